@@ -1,0 +1,43 @@
+# Needs Python 3.11 or later and make; everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+
+.PHONY: demo test lab notebooks check format constraints clean
+
+demo: .venv/installed  ## run notebook 00 and write its page
+	@$(BIN)/python -m vidhash_lab.runs notebooks/00_start_here.ipynb --folder build/demo
+	@echo "Look at build/demo/00_start_here/00_start_here.html; go on with 'make lab'."
+
+test: .venv/installed check  ## everything that CI runs
+	$(BIN)/pytest
+	$(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 300 build/smoke
+
+lab: .venv/installed  ## open the notebooks
+	$(BIN)/jupyter lab notebooks
+
+notebooks: .venv/installed  ## run every notebook in full; refresh outputs and figures
+	$(BIN)/python -m vidhash_lab.runs $(NOTEBOOKS) --refresh
+	$(BIN)/nbstripout --keep-output --keep-count --keep-id $(NOTEBOOKS)
+
+check: .venv/installed  ## lint and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: .venv/installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+constraints: .venv/installed  ## pin what is installed now
+	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf build .venv *.egg-info
+
+# The pins first, so that nothing that torch could drag in is ever resolved without them.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,70 @@
+"""The notebooks' widgets in a real JupyterLab: move a slider, see what only the kernel can say."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from papermill.parameterize import parameterize_notebook
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+SMOKE = yaml.safe_load((NOTEBOOKS / "smoke.yaml").read_text())
+WIDGET = "() => window.jupyterapp.shell.currentWidget"
+
+
+def run_in_lab(lab, page, name):
+    """Open a notebook with its smoke parameters and run all its cells."""
+    address, served = lab
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    nbformat.write(parameterize_notebook(notebook, SMOKE[name]), served / f"{name}.ipynb")
+    page.goto(f"{address}/lab/workspaces/{name}/tree/{name}.ipynb", wait_until="domcontentloaded")
+    page.wait_for_selector(".jp-Notebook", timeout=60_000)
+    page.evaluate(
+        f"async () => {{ const widget = ({WIDGET})(); await widget.context.ready; "
+        "await widget.sessionContext.ready; }"
+    )
+    # Run before the kernel is idle and a dialog asks which kernel to take, and blocks.
+    idle = f"() => ({WIDGET})()?.sessionContext?.session?.kernel?.status === 'idle'"
+    page.wait_for_function(idle, timeout=60_000)
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+
+
+def slider(page, description):
+    """Return the handle of the slider with this description, once it is drawn."""
+    row = page.locator(".widget-slider", has_text=description)
+    row.locator(".noUi-handle").wait_for(timeout=120_000)
+    return row.locator(".noUi-handle")
+
+
+def press(page, handle, key, times=1):
+    handle.focus()
+    for _ in range(times):
+        page.keyboard.press(key)
+
+
+@pytest.mark.parametrize(
+    "name, description, before, after",
+    [
+        ("00_start_here", "query", r"^query 0: \d+ of 10 results", r"^query 3: \d+ of 10 results"),
+        ("02_masking_ratio", "hidden", r"mask ratio 0\.48: .* sees 13 of", r"0\.60: .* sees 10 of"),
+    ],
+)
+def test_a_slider_moves_the_kernel_answers(lab, page, name, description, before, after):
+    from playwright.sync_api import expect
+
+    run_in_lab(lab, page, name)
+    handle = slider(page, description)
+    status, picture = (
+        page.locator(".widget-label", has_text=re.compile(r"^(query \d+: |mask ratio)")),
+        page.locator(".widget-image"),
+    )
+    expect(status).to_have_text(re.compile(before), timeout=30_000)
+    drawn = picture.get_attribute("src")
+    press(page, handle, "ArrowRight", 3)
+    expect(status).to_have_text(re.compile(after), timeout=30_000)
+    expect(picture).not_to_have_attribute("src", drawn)
+    page.screenshot(path=Path(__file__).parents[2] / "build" / f"widget_{name}.png")

@@ -1,0 +1,53 @@
+"""Shared fixtures: golden vectors of the released implementations and small data sets."""
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+
+
+@pytest.fixture
+def golden():
+    """Return a function name -> path of a golden file; skips loudly where it is absent."""
+
+    def path(name):
+        if not (GOLDEN / name).is_file():
+            pytest.skip(f"golden vectors are not on this machine: {GOLDEN / name}")
+        return GOLDEN / name
+
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """Keep data sets that tests build out of the user's cache, unless one is named."""
+    os.environ.setdefault("VIDHASH_LAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    return Path(os.environ["VIDHASH_LAB_CACHE"])
+
+
+@pytest.fixture
+def random_features(tmp_path):
+    """Return a function that writes one HDF5 file of random features and returns its path."""
+
+    def write(name="features.h5", shape=(64, 10, 12), dtype="float32", seed=0, labels=5, **options):
+        generator = np.random.default_rng(seed)
+        path = tmp_path / name
+        with h5py.File(path, "w") as file:
+            feats = generator.standard_normal(shape).astype(dtype)
+            file.create_dataset("feats", data=feats, **options)
+            if labels:
+                file["labels"] = np.eye(labels, dtype=bool)[generator.integers(0, labels, shape[0])]
+        return path
+
+    return write
+
+
+@pytest.fixture
+def generator():
+    """Return a seeded torch generator."""
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,205 @@
+"""Feature sets: rows come back as written, whatever the storage; odd files are refused clearly."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from vidhash_lab.data import DataError, FeatureSet, open_dataset, prefetch
+
+STORAGE = {
+    "contiguous": {},
+    "chunked": {"chunks": (3, 10, 12)},
+    "compressed": {"chunks": (5, 10, 12), "compression": "gzip"},
+}
+
+
+def read(path):
+    with h5py.File(path) as file:
+        return torch.from_numpy(file["feats"][:]).float()
+
+
+def edit(path, **datasets):
+    with h5py.File(path, "a") as file:
+        for key, data in datasets.items():
+            file.pop(key, None)
+            if data is not None:
+                file[key] = data
+    return path
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("storage", STORAGE)
+def test_rows_are_those_of_the_file(random_features, storage, dtype, in_memory):
+    path = random_features(dtype=dtype, **STORAGE[storage])
+    features, truth = FeatureSet(path, in_memory=in_memory), read(path)
+    wanted = np.random.default_rng(0).integers(0, 64, 40)  # unsorted, with repeats
+    rows = features.rows(wanted)
+    assert rows.dtype == torch.float32 and rows.shape == (40, 10, 12)
+    assert torch.equal(rows, truth[wanted])
+    assert torch.equal(features.rows(torch.tensor([63, 0])), truth[[63, 0]])
+    assert torch.equal(features.rows(5), truth[5:6])
+    assert len(features.rows([])) == 0
+    assert torch.equal(torch.cat([frames for _, frames in features.batches(7)]), truth)
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+def test_several_files_are_one_set(random_features, storage):
+    paths = [
+        random_features(f"{n}.h5", (n, 10, 12), seed=n, **STORAGE[storage]) for n in (5, 17, 8)
+    ]
+    features, truth = FeatureSet(paths), torch.cat([read(path) for path in paths])
+    wanted = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    assert len(features) == 30 and features.labels.shape == (30, 5)
+    assert torch.equal(features.rows(wanted), truth[wanted])
+    assert features.features.where(6).endswith("17.h5, row 1")
+
+
+def test_mapped_pages_are_given_back(random_features, monkeypatch):
+    monkeypatch.setattr("vidhash_lab.data.rows.RELEASE_BYTES", 1000)
+    path = random_features()
+    features, truth = FeatureSet(path), read(path)
+    for _ in range(3):
+        assert torch.equal(features.rows(range(64)), truth)
+
+
+@pytest.mark.parametrize("wrong", [[64], [-1], [3, 99]])
+def test_a_row_that_is_not_there(random_features, wrong):
+    for in_memory in (False, True):
+        with pytest.raises(IndexError, match="rows are 0 to 63"):
+            FeatureSet(random_features(), in_memory=in_memory).rows(wrong)
+
+
+def test_rows_are_integers(random_features):
+    with pytest.raises(TypeError, match="integers"):
+        FeatureSet(random_features()).rows([0.5])
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (dict(feats=None), r"no data set `feats`; found \['labels'\]"),
+        (dict(feats=np.zeros((4, 3))), r"shape \(4, 3\); expected \(N, T, D\)"),
+        (dict(feats=np.zeros((64, 2, 3))), "float64; features are float16 or float32"),
+        (dict(feats=np.zeros((0, 2, 3), "f4")), "nothing in it"),
+        (dict(labels=np.zeros((63, 5), bool)), "`labels` has 63 rows, `feats` has 64"),
+        (dict(labels=np.zeros(64, bool)), r"`labels` has shape \(64,\); expected \(N, C\)"),
+        (dict(thumbnails=np.zeros((3, 10, 2, 2), "u1")), "`thumbnails` has 3 rows"),
+    ],
+)
+def test_an_odd_file_is_named_with_what_is_wrong(random_features, change, says):
+    path = edit(random_features(), **change)
+    with pytest.raises(DataError, match=says) as error:
+        FeatureSet(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_and_a_file_of_another_kind(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.h5"):
+        FeatureSet(tmp_path / "nowhere.h5")
+    (tmp_path / "text.h5").write_text("no HDF5")
+    with pytest.raises(DataError, match=r"text\.h5: not an HDF5 file"):
+        FeatureSet(tmp_path / "text.h5")
+
+
+def test_a_file_cut_short(random_features):
+    path = random_features()
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(DataError, match="cut short"):
+        FeatureSet(path)
+
+
+def test_files_of_one_set_must_agree(random_features):
+    one = random_features("one.h5")
+    with pytest.raises(DataError, match=r"two\.h5: `feats` has rows \(10, 13\)"):
+        FeatureSet([one, random_features("two.h5", (64, 10, 13))])
+    with pytest.raises(DataError, match=r"three\.h5: `labels` has rows \(6,\)"):
+        FeatureSet([one, random_features("three.h5", labels=6)])
+    with pytest.raises(DataError, match=r"four\.h5: has no `labels`"):
+        FeatureSet([one, random_features("four.h5", labels=None)])
+
+
+def test_labels_that_lie_elsewhere(random_features):
+    labels = np.ones((64, 3), int)
+    assert FeatureSet(random_features(), labels=labels).labels.dtype == bool
+    with pytest.raises(DataError, match="one multi-hot row for each of the 64"):
+        FeatureSet(random_features(), labels=labels[:5])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers(random_features, value):
+    path = random_features()
+    with h5py.File(path, "a") as file:
+        file["feats"][[7, 31], 2, 3] = value
+    features = FeatureSet(path)
+    features.rows([0, 1])
+    with pytest.raises(DataError, match=r"1 of the videos.*row 31"):
+        features.rows([0, 31])
+    with pytest.raises(DataError, match=r"2 of the videos.*row 7.*row 31"):
+        features.validate()
+
+
+def test_videos_that_are_all_zero_are_counted(random_features):
+    path = random_features()
+    with h5py.File(path, "a") as file:
+        file["feats"][3] = file["feats"][9] = 0
+    with pytest.warns(UserWarning, match="2 of 64 videos are all zero.*row 3"):
+        FeatureSet(path).validate()
+
+
+def test_ones_own_file_is_train_database_and_query(random_features):
+    dataset = open_dataset(random_features("mine.h5"))
+    assert dataset.name == "mine" and dataset.self_query
+    assert (len(dataset.train), dataset.num_frames, dataset.feature_dim) == (64, 10, 12)
+
+
+def test_a_folder_of_three_files(random_features, tmp_path):
+    for part, count in (("train", 9), ("database", 7), ("query", 3)):
+        random_features(f"{part}.h5", (count, 10, 12))
+    dataset = open_dataset(tmp_path)
+    assert [len(s) for s in (dataset.train, dataset.database, dataset.query)] == [9, 7, 3]
+    assert not dataset.self_query
+    random_features("query.h5", (3, 10, 13))
+    with pytest.raises(DataError, match=r"query\.h5: videos are \(T, D\) = \(10, 13\)"):
+        open_dataset(tmp_path)
+    random_features("query.h5", (3, 10, 12), labels=4)
+    with pytest.raises(DataError, match="same column in both"):
+        open_dataset(tmp_path)
+    (tmp_path / "query.h5").unlink()
+    with pytest.raises(DataError, match=r"query\.h5 missing"):
+        open_dataset(tmp_path)
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"'digitstories' is no data set.*digit-stories"):
+        open_dataset("digitstories", tmp_path)
+
+
+def test_the_built_in_data_set_by_name():
+    dataset = open_dataset("digit-stories-mini")
+    assert [len(s) for s in (dataset.train, dataset.database, dataset.query)] == [600, 300, 60]
+    assert (dataset.num_frames, dataset.feature_dim) == (25, 128)
+    assert dataset.query.labels.shape == (60, 20) and dataset.query.fine_labels.shape == (60, 40)
+    assert dataset.query.thumbnails[3].shape == (25, 32, 32)
+    dataset.validate()
+
+
+def test_prefetch_keeps_order_and_passes_errors_on():
+    def count():
+        yield from range(10)
+        raise OSError("disk gone")
+
+    seen = []
+    with pytest.raises(OSError, match="disk gone"):
+        for item in prefetch(count()):
+            seen.append(item)
+    assert seen == list(range(10))
+
+
+def test_prefetch_can_be_left_early():
+    drawn = []
+    for item in prefetch(drawn.append(n) or n for n in range(1000)):
+        if item == 3:
+            break
+    assert len(drawn) < 10

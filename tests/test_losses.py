@@ -1,0 +1,65 @@
+"""Losses against slow loops written from the formulas."""
+
+import math
+
+import pytest
+import torch
+
+from vidhash_lab.losses import debiased_contrastive, masked_reconstruction
+
+
+def slow_debiased_contrastive(view1, view2, temperature, tau_plus):
+    """Loop over every view, from Chuang et al., equations 7 and 8."""
+    views = [*view1, *view2]
+    B = len(view1)
+    total = 0.0
+    for i, anchor in enumerate(views):
+        partner = (i + B) % (2 * B)
+
+        def s(other, anchor=anchor):
+            cosine = (anchor @ other) / (anchor.norm() * other.norm())
+            return math.exp(cosine / temperature)
+
+        positive = s(views[partner])
+        negatives = [s(other) for j, other in enumerate(views) if j not in (i, partner)]
+        n = len(negatives)
+        debiased = (sum(negatives) - tau_plus * n * positive) / (1 - tau_plus)
+        debiased = max(debiased, n * math.exp(-1 / temperature))
+        total += -math.log(positive / (positive + debiased))
+    return total / len(views)
+
+
+@pytest.mark.parametrize(
+    "temperature, tau_plus", [(0.5, 0.1), (0.07, 0.05), (1.0, 0.0), (0.5, 0.9)]
+)
+def test_debiased_contrastive_is_its_formula(generator, temperature, tau_plus):
+    view1, view2 = torch.randn(2, 7, 16, generator=generator).double()
+    expected = slow_debiased_contrastive(view1, view2, temperature, tau_plus)
+    got = debiased_contrastive(view1, view2, temperature, tau_plus)
+    assert got.item() == pytest.approx(expected, rel=1e-5)
+    swapped = debiased_contrastive(view2, view1, temperature, tau_plus)
+    assert swapped.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_debiased_contrastive_falls_as_views_agree(generator):
+    view1, noise = torch.randn(2, 8, 16, generator=generator)
+    losses = [debiased_contrastive(view1, view1 + s * noise, 0.5, 0.1) for s in (0, 0.5, 2.0)]
+    assert losses[0] < losses[1] < losses[2]
+
+
+def test_debiased_contrastive_has_a_finite_gradient_for_equal_codes():
+    view = torch.ones(4, 8, requires_grad=True)
+    debiased_contrastive(view, view, 0.5, 0.1).backward()
+    assert view.grad.isfinite().all()
+
+
+def test_masked_reconstruction_sums_the_views(generator):
+    predicted, truth = torch.randn(2, 6, 5, 4, generator=generator)
+    expected = 0.0
+    for view in (slice(0, 3), slice(3, 6)):
+        errors = [
+            (p - t) ** 2
+            for p, t in zip(predicted[view].flatten().tolist(), truth[view].flatten().tolist())
+        ]
+        expected += sum(errors) / len(errors)
+    assert masked_reconstruction(predicted, truth).item() == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,104 @@
+"""Figures: the right pictures in the right places, nothing cut off at the edges."""
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vidhash_lab import plots
+from vidhash_lab.checkpoints import History
+
+GENERATOR = np.random.default_rng(0)
+FRAMES = GENERATOR.integers(0, 200, (25, 32, 32), dtype=np.uint8)
+MASKED = np.zeros((2, 25), bool)
+MASKED[0, :12] = MASKED[1, 13:] = True
+
+
+def pixels(figure):
+    """Draw the figure -> (h, w, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def images(figure):
+    return [axis.images[0].get_array() for axis in figure.axes if axis.images]
+
+
+def history(epochs=4):
+    return History(
+        {"epoch": e, "reconstruction": 1 / e, "loss": 2 / e, "seconds": 1.0, "videos_per_second": 9}
+        for e in range(1, epochs + 1)
+    )
+
+
+def every_figure():
+    colour = np.repeat(FRAMES[..., None], 3, axis=3)
+    results = np.stack([FRAMES] * 10)
+    yield plots.film_strip(FRAMES, "a title")
+    yield plots.film_strip(colour)
+    yield plots.masked_views(FRAMES, MASKED)
+    yield plots.reconstruction(FRAMES, MASKED[0], FRAMES)
+    yield plots.query_results(FRAMES, results, range(10), [True, False] * 5, 64)
+    yield plots.training_curves({"one": history(), "other": history()})
+    yield plots.sweep([0.1, 0.5], {"ConMH": [[0.1, 0.2], [0.3, 0.4]]}, xlabel="x", ylabel="y")
+    yield plots.sweep([1], {"a": [[0.1]]}, xlabel="x", ylabel="y", references={"b": 0.2}, note="n")
+    yield plots.codes(GENERATOR.integers(0, 256, (5, 8), dtype=np.uint8))
+    yield plots.bars({"a": 1.0, "b": 1000.0}, xlabel="ms", logarithmic=True, note="on two cores")
+
+
+@pytest.mark.parametrize("figure", list(every_figure()))
+def test_every_figure_fits_the_page_and_its_canvas(figure):
+    assert isinstance(figure, Figure) and figure.get_size_inches()[0] <= 10
+    drawn = pixels(figure)
+    assert drawn.std() > 0
+    renderer = figure.canvas.get_renderer()
+    for axis in figure.axes:
+        for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
+            box = text.get_window_extent(renderer)
+            assert not text.get_text() or (box.y0 >= -1 and box.y1 <= drawn.shape[0] + 1)
+
+
+def test_a_film_strip_holds_every_frame_in_order():
+    (strip,) = images(plots.film_strip(FRAMES))
+    assert strip.shape == (32, 25 * 33 - 1)
+    for number, frame in enumerate(FRAMES):
+        assert np.array_equal(strip[:, number * 33 : number * 33 + 32], frame)
+
+
+def test_views_paint_the_hidden_frames_out_and_leave_the_video_alone():
+    before = FRAMES.copy()
+    video, view1, _ = images(plots.masked_views(FRAMES, MASKED))
+    assert np.array_equal(video[:, :32], FRAMES[0])
+    assert np.unique(view1[:, :32]).size == 1
+    assert np.array_equal(view1[:, -32:], FRAMES[-1])
+    assert np.array_equal(FRAMES, before)
+
+
+def test_reconstruction_shows_guesses_where_frames_were_hidden():
+    guesses = 200 - FRAMES
+    _, visible, guessed = images(plots.reconstruction(FRAMES, MASKED[0], guesses))
+    assert np.array_equal(guessed[:, :32], guesses[0]) and np.unique(visible[:, :32]).size == 1
+    assert np.array_equal(visible[:, -32:], FRAMES[-1]) and np.unique(guessed[:, -32:]).size == 1
+
+
+def test_right_and_wrong_results_differ_in_sign_and_colour():
+    figure = plots.query_results(FRAMES, FRAMES[None][[0, 0]], [3, 11], [True, False], 64)
+    first, second = (axis.texts[0] for axis in figure.axes[1:])
+    assert (first.get_text(), second.get_text()) == ("✓  3 / 64", "✗  11 / 64")
+    assert first.get_color() != second.get_color()
+
+
+def test_codes_draw_plus_one_dark():
+    (drawn,) = images(plots.codes(np.array([[0b10000001]], np.uint8)))
+    assert drawn[0].tolist() == [0, 1, 1, 1, 1, 1, 1, 0]
+
+
+def test_a_sweep_shows_mean_deviation_and_every_seed():
+    runs = np.array([[0.1, 0.3], [0.5, 0.9]])
+    figure = plots.sweep([0.25, 0.5], {"ConMH": runs}, xlabel="mask ratio", ylabel="mAP@20")
+    axis = figure.axes[0]
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), [0.2, 0.7])
+    assert len(axis.collections[0].get_offsets()) == 4
+    bar = axis.containers[0][2][0].get_segments()[0]
+    np.testing.assert_allclose(bar[:, 1], 0.2 + np.array([-1, 1]) * runs[0].std(ddof=1))

@@ -1,0 +1,221 @@
+"""Training: it learns, it repeats, it resumes bit for bit, it never spoils a checkpoint."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from vidhash_lab.checkpoints import load, load_released, save
+from vidhash_lab.data import DataError, FeatureSet
+from vidhash_lab.models import ConMH
+from vidhash_lab.training import NonFiniteLoss, StepDecay, fit
+
+SMALL = {"hidden_dim": 16, "depth": 1, "heads": 2, "decoder_dim": 12}
+RECIPE = {
+    "epochs": 6, "batch_size": 16, "learning_rate": 1e-3, "schedule": "one-cycle", "device": "cpu"
+}  # fmt: skip
+
+
+@pytest.fixture
+def train(random_features):
+    return FeatureSet(random_features())
+
+
+def new_model(train, seed=0):
+    return ConMH.for_dataset(train, 16, seed=seed, **SMALL)
+
+
+def same_weights(one, other):
+    theirs = other.state_dict()
+    return all(torch.equal(value, theirs[key]) for key, value in one.state_dict().items())
+
+
+@pytest.fixture
+def uninterrupted(train):
+    model = new_model(train)
+    history = fit(model, train, **RECIPE)
+    return model, history
+
+
+def test_loss_falls_and_history_has_every_term(uninterrupted, train):
+    _, history = uninterrupted
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert history.column("epoch") == [1, 2, 3, 4, 5, 6]
+    for row in history:
+        assert row["loss"] == pytest.approx(row["reconstruction"] + row["contrastive"])
+        assert row["videos_per_second"] == pytest.approx(64 / row["seconds"])
+
+
+def test_the_seed_decides_everything(uninterrupted, train):
+    torch.manual_seed(99)  # whatever the user did before
+    again, other = new_model(train), new_model(train)
+    fit(again, train, **RECIPE)
+    fit(other, train, **RECIPE, seed=1)
+    assert same_weights(again, uninterrupted[0]) and not same_weights(other, uninterrupted[0])
+
+
+def test_an_interrupted_run_resumes_bit_for_bit(uninterrupted, train, tmp_path):
+    path, seen = tmp_path / "run.pt", []
+
+    def interrupt(row):
+        seen.append(row["epoch"])
+        if row["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(new_model(train), train, **RECIPE, checkpoint=path, on_epoch=interrupt)
+    assert load(path).config.bits == 16  # usable as it is
+    resumed = new_model(train, seed=5)  # its own weights do not matter
+    history = fit(resumed, train, **RECIPE, checkpoint=path, on_epoch=interrupt)
+    assert same_weights(resumed, uninterrupted[0])
+    assert seen == [1, 2, 3, 4, 5, 6] and history.column("epoch") == [1, 2, 3, 4, 5, 6]
+    losses = [uninterrupted[1].column("loss"), history.column("loss")]
+    assert losses[0] == losses[1]
+
+
+def test_an_interrupt_inside_the_first_epoch_leaves_a_checkpoint(train, tmp_path, monkeypatch):
+    path, steps, real_losses = tmp_path / "run.pt", iter(range(2)), ConMH.losses
+
+    def losses(model, batch):
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return real_losses(model, batch)
+
+    monkeypatch.setattr(ConMH, "losses", losses)
+    with pytest.raises(KeyboardInterrupt):
+        fit(new_model(train), train, **RECIPE, checkpoint=path)
+    assert isinstance(load(path), ConMH)
+
+
+KILLED = """
+import sys, time
+from vidhash_lab.data import FeatureSet
+from vidhash_lab.models import ConMH
+from vidhash_lab.training import fit
+
+class Slow(FeatureSet):
+    def rows(self, indices):
+        time.sleep(0.03)
+        return super().rows(indices)
+
+def say(row):
+    print(row["epoch"], flush=True)
+
+train = Slow(sys.argv[1])
+model = ConMH.for_dataset(train, 16, **{small})
+fit(model, train, **{recipe}, checkpoint=sys.argv[2], on_epoch=say)
+"""
+
+
+def test_kill_9_in_the_middle_of_an_epoch(uninterrupted, train, tmp_path):
+    path = tmp_path / "run.pt"
+    script = KILLED.format(small=SMALL, recipe=RECIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(train.paths[0]), str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout.readline() == "1\n" and process.stdout.readline() == "2\n"
+    time.sleep(0.05)  # an epoch sleeps 0.12 s in its reads, so this is in the middle of one
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    resumed = new_model(train)
+    history = fit(resumed, train, **RECIPE, checkpoint=path)
+    assert len(history) == 6 and same_weights(resumed, uninterrupted[0])
+
+
+def test_a_finished_run_is_not_run_again(uninterrupted, train, tmp_path):
+    path, model, again = tmp_path / "run.pt", new_model(train), new_model(train, seed=5)
+    fit(model, train, **RECIPE, checkpoint=path)
+    before = path.stat().st_mtime_ns
+    assert len(fit(again, train, **RECIPE, checkpoint=path)) == 6
+    assert same_weights(again, model) and path.stat().st_mtime_ns == before
+    assert list(tmp_path.glob(".run.pt*")) == []
+
+
+def test_another_run_s_checkpoint_is_refused_and_kept(train, tmp_path):
+    path = tmp_path / "run.pt"
+    fit(new_model(train), train, **RECIPE, checkpoint=path)
+    kept = path.read_bytes()
+    with pytest.raises(DataError, match=r"learning_rate was 0\.001, now 0\.01"):
+        fit(new_model(train), train, **RECIPE | {"learning_rate": 1e-2}, checkpoint=path)
+    assert path.read_bytes() == kept
+    history = fit(new_model(train), train, **RECIPE | {"epochs": 1}, checkpoint=path, resume=False)
+    assert len(history) == 1 and path.read_bytes() != kept
+
+
+def test_a_loss_that_is_not_finite(train, tmp_path, monkeypatch):
+    path, model, real_losses = tmp_path / "run.pt", new_model(train), ConMH.losses
+    steps = iter(range(6))  # one epoch of four steps, and two more
+
+    def losses(model, batch):
+        terms = real_losses(model, batch)
+        return (
+            terms if next(steps, None) is not None else {n: t * torch.nan for n, t in terms.items()}
+        )
+
+    monkeypatch.setattr(ConMH, "losses", losses)
+    with pytest.raises(NonFiniteLoss, match=r"epoch 2, step 3.*nan"):
+        fit(model, train, **RECIPE, checkpoint=path)
+    assert all(p.isfinite().all() for p in model.parameters())
+    state = torch.load(path, weights_only=True)
+    assert len(json.loads(state["history"])) == 1
+
+
+def test_bfloat16_trains_and_float32_codes_follow(train):
+    model = new_model(train)
+    history = fit(model, train, **RECIPE, precision="bf16-mixed")
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_the_papers_schedule():
+    decay = StepDecay()
+    assert [decay(epoch) for epoch in (0, 19, 20, 40)] == pytest.approx([1, 1, 0.9, 0.81])
+    assert decay(800) == 0.1 and StepDecay(floor=1 / 3)(800) == 1 / 3
+
+
+def test_an_unknown_schedule(train):
+    with pytest.raises(ValueError, match="one-cycle"):
+        fit(new_model(train), train, epochs=1, schedule="cosine")
+
+
+def test_a_model_alone_is_saved_and_loaded(train, tmp_path):
+    model = new_model(train)
+    save(model, tmp_path / "model.pt")
+    loaded = load(tmp_path / "model.pt")
+    assert loaded.config == model.config and same_weights(loaded, model) and not loaded.training
+    with pytest.raises(DataError, match="no training run to resume"):
+        fit(model, train, **RECIPE, checkpoint=tmp_path / "model.pt")
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch evil",)
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model_state_dict": Evil()}, tmp_path / "evil.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Evil()))
+    for name in ("evil.pth", "plain.pth"):
+        with pytest.raises(DataError, match="refused"):
+            load(tmp_path / name)
+        with pytest.raises(DataError, match="refused"):
+            load_released("conmh", tmp_path / name)
+    assert not (tmp_path / "evil").exists()
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+        load(tmp_path / "none.pt")
+    torch.save({"weights": torch.ones(2)}, tmp_path / "other.pt")
+    with pytest.raises(DataError, match="load_released"):
+        load(tmp_path / "other.pt")

@@ -1,0 +1,67 @@
+"""Widgets without a browser: a control moves, the picture and the status line follow."""
+
+import numpy as np
+import pytest
+
+from vidhash_lab import widgets
+from vidhash_lab.codes import encode
+from vidhash_lab.data import open_dataset
+from vidhash_lab.models.baselines import ITQ
+from vidhash_lab.search import HammingIndex
+
+
+def parts(widget):
+    controls, picture = widget.children[0].children
+    return controls.children, picture, widget.children[1]
+
+
+@pytest.fixture(scope="module")
+def searched():
+    dataset = open_dataset("digit-stories-mini")
+    model = ITQ.for_dataset(dataset, 32).prepare(dataset.train)
+    index = HammingIndex(encode(model, dataset.database))
+    return dataset, index, encode(model, dataset.query)
+
+
+def test_query_browser_draws_the_chosen_query(searched):
+    dataset, index, codes = searched
+    (query, show), picture, status = parts(widgets.query_browser(dataset, index, codes))
+    before = bytes(picture.value)
+    assert before.startswith(b"\x89PNG") and status.value.startswith("query 0:")
+    query.value = 7
+    assert picture.value != before
+    show.value = 5
+    _, found = index.search(codes[7:8], 5)
+    right = (dataset.database.labels[found[0]] & dataset.query.labels[7]).any(1).sum()
+    assert status.value == f"query 7: {right} of 5 results share its category"
+    assert not query.continuous_update
+
+
+def test_mask_slider_says_what_the_views_share():
+    frames = np.random.default_rng(0).integers(0, 255, (25, 8, 8), dtype=np.uint8)
+    (hidden, order), picture, status = parts(widgets.mask_slider(frames))
+    hidden.value = 18
+    assert status.value == "mask ratio 0.72: each view sees 7 of 25 frames, 0 frames are in both"
+    drawn = bytes(picture.value)
+    order.value = 1
+    assert picture.value != drawn
+    hidden.value = 5
+    assert "each view sees 20 of 25 frames, 15 frames are in both" in status.value
+
+
+def test_every_number_of_hidden_frames_can_be_chosen():
+    frames = np.zeros((25, 8, 8), np.uint8)
+    (hidden, _), _, status = parts(widgets.mask_slider(frames))
+    for count in range(hidden.min, hidden.max + 1):
+        hidden.value = count
+        assert f"sees {25 - count} of 25" in status.value
+
+
+def test_a_widget_says_what_went_wrong():
+    import ipywidgets
+
+    def draw(number):
+        raise ValueError(f"no picture of {number}")
+
+    _, _, status = parts(widgets.panel(draw, number=ipywidgets.IntSlider(3)))
+    assert status.value == "ValueError: no picture of 3"

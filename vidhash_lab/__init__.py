@@ -1,0 +1,35 @@
+"""vidhash_lab: a notebook-first research kit for self-supervised video hashing."""
+
+from vidhash_lab.checkpoints import History, load, load_released, save
+from vidhash_lab.codes import encode, pack, unpack
+from vidhash_lab.data import DataError, FeatureSet, VideoDataset, open_dataset
+from vidhash_lab.metrics import Comparison, Evaluation, compare, evaluate
+from vidhash_lab.models import METHODS, ConMH, ConMHConfig, baselines
+from vidhash_lab.search import HammingIndex
+from vidhash_lab.training import NonFiniteLoss, StepDecay, fit
+
+__all__ = [
+    "METHODS",
+    "Comparison",
+    "ConMH",
+    "ConMHConfig",
+    "DataError",
+    "Evaluation",
+    "FeatureSet",
+    "HammingIndex",
+    "History",
+    "NonFiniteLoss",
+    "StepDecay",
+    "VideoDataset",
+    "baselines",
+    "compare",
+    "encode",
+    "evaluate",
+    "fit",
+    "load",
+    "load_released",
+    "open_dataset",
+    "pack",
+    "save",
+    "unpack",
+]

@@ -1,0 +1,134 @@
+"""Checkpoints: a training run that resumes bit for bit, a model alone, the released files.
+
+Files are written to a temporary name and renamed, so a reader finds a whole one or none. Nothing
+is ever unpickled but tensors and plain values (`weights_only=True`).
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from vidhash_lab.data import DataError
+from vidhash_lab.models import METHODS
+
+
+class History(list):
+    """One dict an epoch: epoch, every loss term and their sum, seconds, videos a second."""
+
+    def column(self, name):
+        """Return one entry of every epoch, for plotting."""
+        return [row[name] for row in self]
+
+
+@dataclass
+class Run:
+    """Everything that a training run must not lose."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    generator: torch.Generator  # order of videos, masks, augmentation
+    recipe: dict
+    history: History = field(default_factory=History)
+
+    def write(self, path):
+        """Write the state after an epoch to `path`, whole or not at all."""
+        random = {"draws": self.generator.get_state(), "torch": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state_all()
+        state = _model_state(self.model) | {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "random": random,
+            "recipe": json.dumps(self.recipe),
+            "history": json.dumps(self.history),
+        }
+        _write(state, path)
+
+    def restore(self, path):
+        """Continue from a checkpoint of the same model, data and recipe."""
+        state = _read(path)
+        if "recipe" not in state:
+            raise DataError(f"{path}: holds a model, but no training run to resume.")
+        ours = self.recipe | {"config": asdict(self.model.config)}
+        theirs = json.loads(state["recipe"]) | {"config": json.loads(state["config"])}
+        odd = [f"{k} was {theirs.get(k)}, now {v}" for k, v in ours.items() if v != theirs.get(k)]
+        if odd:
+            raise DataError(
+                f"{path}: is of another run ({'; '.join(odd)}). Use the same settings, another "
+                "checkpoint file, or resume=False to begin anew."
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.generator.set_state(state["random"]["draws"])
+        torch.set_rng_state(state["random"]["torch"])
+        if "cuda" in state["random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        self.history = History(json.loads(state["history"]))
+
+
+def save(model, path):
+    """Write model and config to `path`, to be read by `load`."""
+    _write(_model_state(model), path)
+
+
+def load(path):
+    """Read a model that `save` or a checkpoint of `fit` wrote -> the model, in evaluation mode."""
+    state = _read(path)
+    if not {"method", "config", "model"} <= set(state):
+        raise DataError(
+            f"{path}: not a checkpoint of this kit (it holds {sorted(state)[:5]}). For one of the "
+            "released implementations use load_released(method, path)."
+        )
+    method = METHODS[state["method"]]
+    model = method(method.Config(**json.loads(state["config"])))
+    model.load_state_dict(state["model"])
+    return model.eval()
+
+
+def load_released(method, path, **assumed):
+    """Read a checkpoint of a method's released implementation -> the model, in evaluation mode.
+
+    Args:
+        method: "conmh", …
+        assumed: what the file does not hold; see the method's `from_released`.
+    """
+    state = _read(path)
+    model = METHODS[method].from_released(state.get("model_state_dict", state), **assumed)
+    return model.eval()
+
+
+def _model_state(model):
+    name = next(name for name, method in METHODS.items() if type(model) is method)
+    return {"method": name, "config": json.dumps(asdict(model.config)), "model": model.state_dict()}
+
+
+def _write(state, path):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path):
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise DataError(
+            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}). It may be cut short, or hold more than tensors: such "
+            "a file could run code, so it is refused."
+        ) from error

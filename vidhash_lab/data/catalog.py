@@ -1,0 +1,77 @@
+"""Data sets by name: where their files lie, and what their query and database sets are.
+
+`CATALOG` maps a name to the function that opens it; a published data set is one more entry.
+"""
+
+import os
+from pathlib import Path
+
+from vidhash_lab.data import digit_stories
+from vidhash_lab.data.features import DataError, FeatureSet, VideoDataset
+
+
+def cache_folder():
+    """Return the folder for built data sets: VIDHASH_LAB_CACHE, else in the user's cache."""
+    named = os.environ.get("VIDHASH_LAB_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return Path(named) if named else base / "vidhash-lab"
+
+
+def open_digit_stories(root, in_memory=False, **sizes):
+    """Open the built-in data set, building it first (about 20 s, 200 MB) where it is not cached.
+
+    Args:
+        root: cache folder; None = `cache_folder()`.
+        in_memory: read the features whole.
+        sizes: fields of `DigitStoriesConfig`, for example train=1000, seed=1.
+    """
+    config = digit_stories.DigitStoriesConfig(**sizes)
+    folder = digit_stories.open_or_build(config, Path(root) if root else cache_folder())
+    return _open_folder("digit-stories", folder, in_memory)
+
+
+def open_digit_stories_mini(root, **options):
+    """Open a small edition of the digit stories, for tests and first tries: 2 s to build."""
+    return open_digit_stories(root, **{"train": 600, "database": 300, "query": 60} | options)
+
+
+CATALOG = {
+    "digit-stories": open_digit_stories,
+    "digit-stories-mini": open_digit_stories_mini,
+}
+
+
+def open_dataset(name_or_path, root=None, **options):
+    """Open a data set by its name in `CATALOG`, or one's own HDF5 file or folder.
+
+    A folder holds `train.h5`, `database.h5` and `query.h5`. A single file is all three at once:
+    every video is learned from and queries the others (`self_query`).
+
+    Args:
+        root: the folder where a named data set lies; for the built-in one, its cache.
+        options: what the data set takes; all of them take `in_memory`.
+
+    Raises FileNotFoundError or `DataError`, naming file, key or row.
+    """
+    if name_or_path in CATALOG:
+        return CATALOG[name_or_path](root, **options)
+    path = Path(root or "") / name_or_path
+    if path.is_dir():
+        return _open_folder(path.name, path, **options)
+    if not path.is_file():
+        names = ", ".join(sorted(CATALOG))
+        raise FileNotFoundError(
+            f"{name_or_path!r} is no data set name ({names}) and no file or folder at {path}."
+        )
+    everything = FeatureSet(path, **options)
+    return VideoDataset(path.stem, everything, everything, everything)
+
+
+def _open_folder(name, folder, in_memory=False):
+    names = ("train.h5", "database.h5", "query.h5")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        found = sorted(path.name for path in folder.iterdir())
+        raise DataError(f"{folder}: {', '.join(missing)} missing; found {found}.")
+    sets = (FeatureSet(folder / part, in_memory=in_memory) for part in names)
+    return VideoDataset(name, *sets)

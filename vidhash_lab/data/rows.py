@@ -1,0 +1,168 @@
+"""Rows of HDF5 files: random access that stays on disk, and a thread that reads ahead.
+
+Rows of a contiguous, uncompressed data set are copied out of a memory map; those of a chunked or
+compressed one come through sorted block reads, so that no block is decompressed twice a batch.
+"""
+
+import mmap
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+RELEASE_BYTES = 256 << 20  # mapped bytes that may stay resident before they are given back
+BLOCK_BYTES = 8 << 20  # how much one read of a chunked or compressed file may bring
+
+
+class DataError(ValueError):
+    """A data file does not hold what it should; the message names file, key or row."""
+
+
+class MappedRows:
+    """Rows of a contiguous, uncompressed HDF5 data set, copied out of a memory map."""
+
+    def __init__(self, path, dataset):
+        with open(path, "rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        offset, count = dataset.id.get_offset(), int(np.prod(dataset.shape))
+        flat = np.frombuffer(self._map, dataset.dtype, count, offset)
+        self._rows = flat.reshape(dataset.shape)
+        self._touched = 0
+
+    def read(self, rows):
+        """Copy the rows (B,) -> (B, ...)."""
+        out = self._rows[rows]
+        self._touched += out.nbytes
+        if self._touched > RELEASE_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+            # The pages stay in the system's cache but no longer count as this process's memory.
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
+        return out
+
+
+class BlockRows:
+    """Rows of a chunked or compressed HDF5 data set: each touched block is read once, in order."""
+
+    def __init__(self, path, dataset):
+        self._dataset = dataset  # keeps its file open
+        chunk = dataset.chunks[0] if dataset.chunks else 1
+        row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
+        self._block = chunk * max(1, BLOCK_BYTES // (row_bytes * chunk))
+
+    def read(self, rows):
+        """Copy the rows (B,) -> (B, ...)."""
+        order = np.argsort(rows, kind="stable")
+        rising = rows[order]
+        out = np.empty((len(rows), *self._dataset.shape[1:]), self._dataset.dtype)
+        cuts = np.flatnonzero(np.diff(rising // self._block)) + 1
+        for places, wanted in zip(np.split(order, cuts), np.split(rising, cuts)):
+            if len(wanted):
+                first = wanted[0]
+                out[places] = self._dataset[first : wanted[-1] + 1][wanted - first]
+        return out
+
+
+class Rows:
+    """One key of several HDF5 files as a single array (N, ...) that reads only what is indexed.
+
+    `rows[indices]` takes an integer, a slice or integers (B,) and gives numpy rows (B, ...).
+    """
+
+    def __init__(self, paths, key, rank, in_memory=False):
+        self.paths, self.key = [Path(path) for path in paths], key
+        datasets = [_open(path, key, rank) for path in self.paths]
+        first = datasets[0]
+        for path, dataset in zip(self.paths, datasets):
+            if (dataset.shape[1:], dataset.dtype) != (first.shape[1:], first.dtype):
+                raise DataError(
+                    f"{path}: `{key}` has rows {dataset.shape[1:]} of {dataset.dtype}, but "
+                    f"{self.paths[0]} has {first.shape[1:]} of {first.dtype}. Files of one set "
+                    "must agree: open them as sets of their own, or convert one."
+                )
+        self.dtype = first.dtype
+        self.starts = np.cumsum([0] + [len(dataset) for dataset in datasets])
+        self.shape = (int(self.starts[-1]), *first.shape[1:])
+        self._parts = [
+            MappedRows(path, dataset) if _is_mappable(dataset) else BlockRows(path, dataset)
+            for path, dataset in zip(self.paths, datasets)
+        ]
+        self._whole = None
+        if in_memory:
+            self._whole = self[:]
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, indices):
+        if isinstance(indices, slice):
+            indices = np.arange(*indices.indices(len(self)))
+        indices = np.asarray(indices)
+        if indices.ndim == 0:
+            return self[indices[None]][0]
+        if indices.size and indices.dtype.kind not in "iu":
+            raise TypeError(f"rows are asked for by integers, not by {indices.dtype}")
+        wrong = indices[(indices < 0) | (indices >= len(self))]
+        if wrong.size:
+            raise IndexError(f"{self.paths[0]}: row {wrong[0]}; rows are 0 to {len(self) - 1}")
+        indices = indices.astype(np.int64)
+        if self._whole is not None:
+            return self._whole[indices]
+        if len(self._parts) == 1:
+            return self._parts[0].read(indices)
+        out = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        part_of = np.searchsorted(self.starts, indices, side="right") - 1
+        for part in np.unique(part_of):
+            places = np.flatnonzero(part_of == part)
+            out[places] = self._parts[part].read(indices[places] - self.starts[part])
+        return out
+
+    def where(self, index):
+        """Name the file and the row in it of one index, for messages."""
+        part = int(np.searchsorted(self.starts, index, side="right") - 1)
+        return f"{self.paths[part]}, row {index - self.starts[part]}"
+
+
+def prefetch(iterable, depth=2):
+    """Yield the items of an iterable, drawn by one background thread up to `depth` ahead."""
+    iterator, end = iter(iterable), object()
+    with ThreadPoolExecutor(1) as executor:
+        ahead = deque(executor.submit(next, iterator, end) for _ in range(depth))
+        while (item := ahead.popleft().result()) is not end:
+            ahead.append(executor.submit(next, iterator, end))
+            yield item
+
+
+def _open(path, key, rank):
+    """Open one key of one file as an h5py data set, or say what is wrong with it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such feature file. Check the folder and the name.")
+    try:
+        file = h5py.File(path)
+    except OSError as error:
+        raise DataError(f"{path}: not an HDF5 file, or cut short ({error}).") from error
+    dataset = file.get(key)
+    if not isinstance(dataset, h5py.Dataset):
+        raise DataError(
+            f"{path}: no data set `{key}`; found {sorted(file)}. Rename the key, or check that "
+            "this is a feature file."
+        )
+    ranks = (rank,) if isinstance(rank, int) else rank
+    if dataset.ndim not in ranks:
+        wanted = {2: "(N, C)", 3: "(N, T, D)", 4: "(N, T, h, w)"}[ranks[0]]
+        raise DataError(f"{path}: `{key}` has shape {dataset.shape}; expected {wanted}.")
+    if 0 in dataset.shape:
+        raise DataError(f"{path}: `{key}` has shape {dataset.shape}: nothing in it to read.")
+    return dataset
+
+
+def _is_mappable(dataset):
+    plain = dataset.chunks is None and dataset.id.get_offset() is not None
+    return plain and not dataset.external and dataset.dtype.kind in "fiu"
+
+
+def has_key(path, key):
+    """Say whether the HDF5 file at `path` holds `key`."""
+    with h5py.File(path) as file:
+        return key in file

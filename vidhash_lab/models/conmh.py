@@ -1,0 +1,205 @@
+"""ConMH: contrastive masked autoencoder hashing, in one stage.
+
+Two random views of a video each show a few frames. The hidden frames are reconstructed from the
+binary codes of the visible ones, and the codes of the two views are drawn together.
+
+Paper: Wang et al., Contrastive Masked Autoencoders for Self-Supervised Video Hashing, AAAI 2023.
+Module names and layer shapes are those of the released checkpoints. Different from the released
+code, on purpose: both views run in one pass and only visible frames are embedded (the same
+numbers, less work); a video code's sign(0) is +1.
+
+B videos in a batch, T frames per video, V of them visible, M = T - V hidden,
+D feature width, H hidden width, K bits.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from vidhash_lab.losses import debiased_contrastive, masked_reconstruction
+from vidhash_lab.models.blocks import (
+    Block,
+    VideoHasher,
+    binarise,
+    position_table,
+    sign,
+    xavier_linears,
+)
+
+SIZES = {
+    "mini": {"depth": 1, "heads": 1},
+    "small": {"depth": 12, "heads": 6},  # the published one
+    "base": {"depth": 12, "heads": 12},
+    "large": {"depth": 24, "heads": 16},
+}
+
+
+@dataclass(frozen=True)
+class ConMHConfig:
+    """Sizes and loss weights; the defaults are those of FCVID."""
+
+    bits: int = 64
+    num_frames: int = 25
+    feature_dim: int = 4096
+    hidden_dim: int = 256
+    depth: int = 12
+    heads: int = 6
+    decoder_dim: int = 192
+    decoder_depth: int = 2
+    decoder_heads: int = 3
+    mask_ratio: float = 0.75  # share of frames that a view hides
+    contrastive_weight: float = 1.0  # the paper's a
+    temperature: float = 0.5
+    tau_plus: float = 0.1  # probability that a negative is of the same class
+
+    def __post_init__(self):
+        if not 1 <= self.num_visible < self.num_frames:
+            raise ValueError(
+                f"mask_ratio {self.mask_ratio} of {self.num_frames} frames leaves "
+                f"{self.num_visible} visible; at least 1 must be visible and 1 hidden."
+            )
+
+    @classmethod
+    def sized(cls, size, **changes):
+        """Return a config of a published size: "mini", "small", "base" or "large"."""
+        return cls(**SIZES[size] | changes)
+
+    @property
+    def num_visible(self):
+        """V, the frames that a view shows."""
+        return self.num_frames - int(self.mask_ratio * self.num_frames)
+
+
+class Encoder(nn.Module):
+    """Visible frames and their places in time -> hidden states (B, V, H)."""
+
+    def __init__(self, num_frames, feature_dim, dim, depth, heads):
+        super().__init__()
+        self.patch_embed = nn.Linear(feature_dim, dim)
+        self.register_buffer("positions", position_table(num_frames, dim), persistent=False)
+        self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, dim)
+
+    def forward(self, frames, places):
+        x = self.patch_embed(frames) + self.positions[places]  # (B, V, D) -> (B, V, H)
+        return self.head(self.norm(self.blocks(x)))
+
+
+class Decoder(nn.Module):
+    """Tokens of visible, then hidden frames -> features of the hidden ones (B, M, D)."""
+
+    def __init__(self, feature_dim, dim, depth, heads):
+        super().__init__()
+        self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, feature_dim)
+
+    def forward(self, tokens, num_hidden):
+        return self.head(self.norm(self.blocks(tokens)[:, -num_hidden:]))
+
+
+class ConMH(VideoHasher):
+    """The whole method: two masked views, encoder, hash layer, decoder, two losses."""
+
+    Config = ConMHConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        c = config
+        self.encoder = Encoder(c.num_frames, c.feature_dim, c.hidden_dim, c.depth, c.heads)
+        self.binary = nn.Linear(c.hidden_dim, c.bits)
+        self.ln = nn.LayerNorm(c.bits)
+        self.encoder_to_decoder = nn.Linear(c.bits, c.decoder_dim, bias=False)
+        table = position_table(c.num_frames, c.decoder_dim)
+        self.register_buffer("positions", table, persistent=False)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, c.decoder_dim))
+        self.decoder = Decoder(c.feature_dim, c.decoder_dim, c.decoder_depth, c.decoder_heads)
+        xavier_linears(self.encoder)
+        xavier_linears(self.decoder)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+
+    def sample(self, train, indices, generator):
+        """Read videos (B,) and draw two masks -> frames (B, T, D), masked (2, B, T) True = hidden.
+
+        One random order of the frames per video: view 1 sees the first V of it, view 2 the last V.
+        """
+        masked = draw_masks(len(indices), self.config, generator)
+        return {"frames": train.rows(indices), "masked": masked}
+
+    def losses(self, batch):
+        """Return the weighted reconstruction and contrastive terms of a batch of `sample`."""
+        frames, masked = batch["frames"], batch["masked"]
+        codes, reconstruction, hidden_frames = self.two_views(frames, masked)
+        view1, view2 = codes.float().mean(1).chunk(2)  # (2B, V, K) -> two of (B, K)
+        contrast = debiased_contrastive(view1, view2, self.config.temperature, self.config.tau_plus)
+        return {
+            "reconstruction": masked_reconstruction(reconstruction, hidden_frames),
+            "contrastive": self.config.contrastive_weight * contrast,
+        }
+
+    def two_views(self, frames, masked):
+        """Encode and decode both views in one pass, view 1's videos first.
+
+        frames (B, T, D), masked (2, B, T) -> frame codes (2B, V, K), reconstruction (2B, M, D) and
+        the hidden frames themselves (2B, M, D), in the order of time.
+        """
+        visible, hidden = split_places(masked.flatten(0, 1), self.config.num_visible)
+        video = torch.arange(len(frames), device=frames.device).repeat(2)[:, None]
+        codes = self.frame_codes(frames[video, visible], visible)
+        return codes, self.reconstruct(codes, visible, hidden), frames[video, hidden]
+
+    def frame_codes(self, frames, places):
+        """Hash frames (B, V, D) that stand at `places` (B, V) in time -> (B, V, K) in {-1, +1}."""
+        return binarise(self.ln(self.binary(self.encoder(frames, places))))
+
+    def reconstruct(self, codes, visible, hidden):
+        """Guess the frames at places `hidden` (B, M) from codes at `visible` -> (B, M, D)."""
+        seen = self.encoder_to_decoder(codes) + self.positions[visible]
+        unseen = self.mask_token + self.positions[hidden]
+        return self.decoder(torch.cat([seen, unseen], dim=1), hidden.shape[1])
+
+    def encode(self, frames):
+        """Hash videos (B, T, D) with all frames visible -> (B, K) in {-1, +1}."""
+        places = torch.arange(frames.shape[1], device=frames.device).expand(frames.shape[:2])
+        return sign(self.frame_codes(frames, places).mean(1))
+
+    @classmethod
+    def from_released(cls, state, num_frames=25, size=None):
+        """Build the model from a released state dict, sizes read off its shapes.
+
+        T is not in the file: `num_frames` tells it. Neither is the number of heads: `size` names
+        it ("base" and "small" have the same shapes); None takes the size of that depth, "small"
+        for 12, the published one.
+        """
+        depth = 1 + max(int(key.split(".")[2]) for key in state if "encoder.blocks" in key)
+        size = size or {1: "mini", 24: "large"}.get(depth, "small")
+        bits, hidden_dim = state["binary.weight"].shape
+        config = ConMHConfig(
+            bits=bits,
+            num_frames=num_frames,
+            feature_dim=state["encoder.patch_embed.weight"].shape[1],
+            hidden_dim=hidden_dim,
+            depth=depth,
+            heads=SIZES[size]["heads"],
+        )
+        model = cls(config)
+        model.load_state_dict(state)
+        return model
+
+
+def draw_masks(count, config, generator):
+    """Draw two views for each of `count` videos -> masked (2, B, T), True = hidden."""
+    T, V = config.num_frames, config.num_visible
+    order = torch.rand(count, T, generator=generator).argsort(1)
+    masked = torch.ones(2, count, T, dtype=torch.bool)
+    masked[0].scatter_(1, order[:, :V], False)
+    masked[1].scatter_(1, order[:, T - V :], False)
+    return masked
+
+
+def split_places(masked, num_visible):
+    """Mask (B, T), True = hidden -> places of visible (B, V) and hidden frames (B, M), in time."""
+    places = masked.byte().argsort(dim=1, stable=True)
+    return places[:, :num_visible], places[:, num_visible:]

@@ -1,0 +1,168 @@
+"""Runs of notebooks: parameters in, an executed notebook, `metrics.json` and HTML out.
+
+    python -m vidhash_lab.runs notebooks/02_masking_ratio.ipynb --folder build/run -p epochs 30
+    python -m vidhash_lab.runs notebooks/*.ipynb --refresh
+
+The first executes a copy; the second executes notebooks in full and writes them back cleaned,
+with their figures, as they are committed.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from IPython.display import display
+from nbconvert import HTMLExporter
+
+METRICS_TYPE = "application/vnd.vidhash-lab.metrics+json"
+WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
+FIGURES_VARIABLE = "VIDHASH_LAB_FIGURES"  # set by a refresh alone: only full runs write figures
+
+
+def run_notebook(notebook, folder, parameters=None):
+    """Execute a copy of `notebook` in `folder` -> path of the executed copy.
+
+    Beside it, `metrics.json` holds what the notebook recorded, the parameters and the seconds.
+
+    Raises ValueError for a parameter that the notebook does not have or that is no plain JSON
+    value, before anything runs.
+    """
+    notebook, folder, parameters = Path(notebook), Path(folder), parameters or {}
+    check_parameters(notebook, parameters)
+    folder.mkdir(parents=True, exist_ok=True)
+    output, started = folder / notebook.name, time.perf_counter()
+    executed = papermill.execute_notebook(
+        str(notebook),
+        str(output),
+        parameters,
+        kernel_name="python3",
+        cwd=str(notebook.parent),
+        store_widget_state=False,
+        record_timing=False,
+    )
+    run = {"notebook": notebook.name, "parameters": parameters}
+    run |= {"metrics": recorded_metrics(executed), "seconds": time.perf_counter() - started}
+    _write_text(folder / "metrics.json", json.dumps(run, indent=1))
+    return output
+
+
+def check_parameters(notebook, parameters):
+    """Refuse names that the notebook does not have and values that JSON would change."""
+    known = papermill.inspect_notebook(str(notebook))
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise ValueError(f"{notebook}: no parameter {unknown}; it has {sorted(known)}.")
+    for name, value in parameters.items():
+        try:
+            same = json.loads(json.dumps(value)) == value
+        except TypeError:
+            same = False
+        if not same:
+            raise ValueError(
+                f"{notebook}: parameter {name} = {value!r} is no plain JSON value (a number, "
+                "string, list, dict, true, false, null). Turn arrays and tuples into lists, "
+                "numpy scalars into numbers, paths into strings."
+            )
+
+
+def record_metrics(**metrics):
+    """Show numbers at the end of a notebook so that `run_notebook` finds them."""
+    text = "\n".join(
+        f"{name} = {value:.3f}" if isinstance(value, float) else f"{name} = {value}"
+        for name, value in metrics.items()
+    )
+    display({METRICS_TYPE: metrics, "text/plain": text}, raw=True)
+
+
+def recorded_metrics(notebook):
+    """Collect what the cells of an executed notebook recorded -> dict."""
+    found = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            found |= output.get("data", {}).get(METRICS_TYPE, {})
+    return found
+
+
+def save_figure(figure, name):
+    """Write `figure` to the folder of figures as `name`.png, in a full run alone -> the figure."""
+    folder = os.environ.get(FIGURES_VARIABLE)
+    if folder:
+        figure.savefig(Path(folder) / f"{name}.png", bbox_inches="tight", dpi=100)
+    return figure
+
+
+def code_hash(notebook):
+    """Hash the code cells of a notebook: what a committed run must have been made from."""
+    code = [
+        cell.source
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
+
+
+def clean(notebook):
+    """Strip what a reader does not see: timings, progress bars, widgets without their state."""
+    for place in (notebook, *notebook.cells):
+        for key in ("papermill", "widgets", "execution"):
+            place.metadata.pop(key, None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if output.get("name") != "stderr" and WIDGET_TYPE not in output.get("data", {})
+            ]
+    return notebook
+
+
+def refresh(notebook, figures):
+    """Execute a notebook in full and write it back cleaned, with figures and its code's hash."""
+    os.environ[FIGURES_VARIABLE] = str(Path(figures).resolve())
+    output = run_notebook(notebook, Path("build") / "refresh" / Path(notebook).stem)
+    executed = clean(nbformat.read(output, as_version=4))
+    executed.metadata["vidhash_lab"] = {"code_hash": code_hash(executed)}
+    _write_text(notebook, nbformat.writes(executed) + "\n")
+
+
+def write_html(notebook):
+    """Convert an executed notebook to HTML beside it -> path."""
+    path = Path(notebook).with_suffix(".html")
+    html, _ = HTMLExporter().from_filename(str(notebook))
+    _write_text(path, html)
+    return path
+
+
+def main(arguments=None):
+    """Run notebooks from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path("build/runs"))
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument("--refresh", action="store_true", help="write back cleaned, with figures")
+    options = parser.parse_args(arguments)
+    parameters = {name: yaml.safe_load(value) for name, value in options.p}
+    if options.refresh and parameters:
+        parser.error("--refresh runs notebooks as they are committed: without parameters")
+    for notebook in options.notebooks:
+        if options.refresh:
+            refresh(notebook, Path("figures"))
+        else:
+            print(write_html(run_notebook(notebook, options.folder / notebook.stem, parameters)))
+
+
+def _write_text(path, text):
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

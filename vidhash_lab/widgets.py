@@ -1,0 +1,95 @@
+"""Things to play with in JupyterLab: controls left, picture right, a status line below.
+
+Every widget is a few lines over a plot function and draws when a control is let go. A widget is
+blank on GitHub and in HTML, so notebooks show its static picture first.
+"""
+
+import io
+
+import ipywidgets
+import torch
+
+from vidhash_lab import plots
+from vidhash_lab.models.conmh import ConMHConfig, draw_masks
+
+
+def panel(draw, **controls):
+    """Lay out controls beside the picture that `draw(**values) -> (Figure, status)` makes."""
+    picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="820px"))
+    status = ipywidgets.Label()
+
+    def update(_=None):
+        status.value = "drawing …"
+        try:
+            figure, text = draw(**{name: control.value for name, control in controls.items()})
+            picture.value, status.value = _png(figure), text
+        except Exception as error:  # a widget's callback has no cell to show a traceback in
+            status.value = f"{type(error).__name__}: {error}"
+
+    for control in controls.values():
+        control.observe(update, "value")
+    update()
+    left = ipywidgets.VBox(list(controls.values()), layout=ipywidgets.Layout(min_width="320px"))
+    return ipywidgets.VBox([ipywidgets.HBox([left, picture]), status])
+
+
+def query_browser(dataset, index, query_codes, results=10):
+    """Choose a query, see its nearest videos in the database, right and wrong ones marked.
+
+    `index` is a `HammingIndex` of the database, `query_codes` (Q, K/8) are packed. Videos need
+    thumbnails and labels.
+    """
+
+    def draw(query, show):
+        found, distances, relevant = retrieve(dataset, index, query_codes, query, show)
+        figure = plots.query_results(
+            dataset.query.thumbnails[query],
+            dataset.database.thumbnails[found],
+            distances,
+            relevant,
+            bits=8 * query_codes.shape[1],
+        )
+        return figure, f"query {query}: {relevant.sum()} of {show} results share its category"
+
+    last = len(dataset.query) - 1
+    return panel(draw, query=_slider("query", 0, last), show=_slider("results", results, 20, 1))
+
+
+def retrieve(dataset, index, query_codes, query, count):
+    """Search one query -> database rows (R,), distances (R,), whether relevant (R,)."""
+    distances, found = (array[0] for array in index.search(query_codes[query : query + 1], count))
+    relevant = (dataset.database.labels[found] & dataset.query.labels[query]).any(1)
+    return found, distances, relevant
+
+
+def mask_slider(frames, seed=0):
+    """Choose a mask ratio, see which frames of a video (T, h, w) the two views of ConMH show."""
+    T = len(frames)
+
+    def draw(hidden, order):
+        config = ConMHConfig(num_frames=T, mask_ratio=hidden / T)
+        masked = draw_masks(1, config, torch.Generator().manual_seed(seed + order))[:, 0]
+        shared = int((~masked).all(0).sum())
+        text = (
+            f"mask ratio {hidden / T:.2f}: each view sees {config.num_visible} of {T} frames, "
+            f"{shared} frames are in both"
+        )
+        return plots.masked_views(frames, masked), text
+
+    return panel(
+        draw,
+        hidden=_slider("hidden frames", T // 2, T - 1, 1),
+        order=_slider("random order", 0, 9),
+    )
+
+
+def _slider(description, value, highest, lowest=0):
+    return ipywidgets.IntSlider(
+        value, lowest, highest, description=description, continuous_update=False
+    )
+
+
+def _png(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")
+    return buffer.getvalue()
