@@ -5,12 +5,11 @@
 Peak memory is that of the whole process (torch, h5py and scikit-learn included).
 """
 
+import os
 import resource
 import tempfile
 import time
 from pathlib import Path
-
-import torch
 
 from vidhash_lab.data.digit_stories import DigitStoriesConfig, is_complete, open_or_build
 
@@ -28,7 +27,7 @@ def main():
         size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     videos = config.train + config.database + config.query
-    print(f"{videos} videos of {config.num_frames} frames on {torch.get_num_threads()} threads")
+    print(f"{videos} videos of {config.num_frames} frames, {os.cpu_count()} cores, in one thread")
     print(
         f"build {seconds:.1f} s ({videos / seconds:.0f} videos/s), check {1000 * reopening:.0f} ms"
     )

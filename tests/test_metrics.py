@@ -9,7 +9,8 @@ import trm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidhash_lab.metrics import average_precision, compare, evaluate
+from vidhash_lab.comparison import compare
+from vidhash_lab.metrics import average_precision, evaluate
 
 DENOMINATORS = ("k", "min", "relevant")
 

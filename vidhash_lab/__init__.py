@@ -2,8 +2,9 @@
 
 from vidhash_lab.checkpoints import History, load, load_released, save
 from vidhash_lab.codes import encode, pack, unpack
+from vidhash_lab.comparison import Comparison, compare
 from vidhash_lab.data import DataError, FeatureSet, VideoDataset, open_dataset
-from vidhash_lab.metrics import Comparison, Evaluation, compare, evaluate
+from vidhash_lab.metrics import Evaluation, evaluate
 from vidhash_lab.models import METHODS, ConMH, ConMHConfig, baselines
 from vidhash_lab.search import HammingIndex
 from vidhash_lab.training import NonFiniteLoss, StepDecay, fit

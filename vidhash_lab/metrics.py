@@ -17,12 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln
 
-from vidhash_lab.search import (
+from vidhash_lab.hamming import (
     RadiusCurve,
     checked_words,
     distance_histograms,
     radius_curve,
     ranked_relevance,
+    row_blocks,
 )
 
 TIES = ("expected", "best", "worst", "stable")
@@ -131,61 +132,13 @@ def average_precision(relevance, k, denominator="k", total_relevant=None):
     return gain.sum(axis=1) / _divisor(found, k, denominator)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Mean average precision at k of two sides, a and b, over the same queries.
-
-    `difference` is a - b, `interval` its 95% bootstrap interval over queries, `p_value` two-sided.
-    `mean`, `deviation` and `seeds` are pairs (a, b): the mean and standard deviation over that
-    many seeds (NaN for one). Queries are drawn again, seeds are not.
-    """
-
-    k: int
-    difference: float
-    interval: tuple[float, float]
-    p_value: float
-    mean: tuple[float, float]
-    deviation: tuple[float, float]
-    seeds: tuple[int, int]
-
-
-def compare(evaluation_a, evaluation_b, k=20, *, resamples=10_000, seed=0):
-    """Ask whether a is better than b at k by a paired bootstrap over queries -> Comparison.
-
-    Each side is an Evaluation or a sequence of them (seeds), whose average precision is averaged
-    query by query first. ValueError unless all have the same queries and protocol; only the bits
-    may differ, for 32 against 64 bits is a fair question.
-    """
-    sides = [[s] if isinstance(s, Evaluation) else list(s) for s in (evaluation_a, evaluation_b)]
-    _check_comparable(sides, k)
-    scores = [np.array([run.average_precision[k] for run in side]) for side in sides]
-    difference = scores[0].mean(axis=0) - scores[1].mean(axis=0)  # (Q,)
-    generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for rows in _blocks(resamples, 8 * len(difference)):
-        drawn = generator.integers(len(difference), size=(len(means[rows]), len(difference)))
-        means[rows] = difference[drawn].mean(axis=1)
-    # The draw that was observed counts as one of the resamples, so that p is never 0.
-    tail = (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + resamples)
-    runs = [side.mean(axis=1) for side in scores]  # (seeds,) each
-    return Comparison(
-        k=k,
-        difference=float(difference.mean()),
-        interval=tuple(np.quantile(means, [0.025, 0.975]).tolist()),
-        p_value=float(min(1.0, 2 * tail)),
-        mean=tuple(float(run.mean()) for run in runs),
-        deviation=tuple(float(run.std(ddof=1)) if len(run) > 1 else np.nan for run in runs),
-        seeds=tuple(len(run) for run in runs),
-    )
-
-
 def _score_by_rank(sets, own_item, counts, cutoffs, ties, denominator):
     """Average precision {k: (Q,)}, relevant (Q,), ranks (G,), mean precision and recall (G,)."""
     items, found = counts[0][0].sum(), counts[1].sum(axis=1)
     ranks = np.arange(1, min(max([100, *cutoffs]), items) + 1)
     ranks = np.union1d(ranks, np.geomspace(len(ranks), items, 100).round().astype(int))
     scores, precision, recall = [], 0, 0
-    for rows in _blocks(len(found), items if ties == "stable" else 8 * len(ranks)):
+    for rows in row_blocks(len(found), items if ties == "stable" else 8 * len(ranks)):
         block = counts[0][rows], counts[1][rows]
         if ties == "stable":
             queries = sets[0][rows], sets[1], sets[2][rows], sets[3], own_item[rows]
@@ -268,12 +221,6 @@ def _divisor(relevant, k, denominator):
     return k if denominator == "k" else np.clip(relevant, 1, k)
 
 
-def _blocks(length, row_bytes):
-    """Cut `length` rows into slices of about 16 MB an array, at most 4,096 rows each."""
-    step = max(1, min(4096, 2**24 // row_bytes))
-    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
-
-
 def _checked_cutoff(k, items):
     if k != int(k) or not 1 <= k <= items:
         raise ValueError(f"k={k} must be a whole number in 1..{items}, the items to be found")
@@ -283,18 +230,3 @@ def _checked_cutoff(k, items):
 def _check_choice(name, value, choices):
     if value not in choices:
         raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
-
-
-def _check_comparable(sides, k):
-    """ValueError unless all evaluations of both sides share queries and protocol and hold k."""
-    runs = [run for side in sides for run in side]
-    if not all(sides):
-        raise ValueError("compare needs at least one evaluation on each side")
-    for run in runs:
-        if k not in run.average_precision:
-            raise ValueError(f"k={k} was not evaluated, only {sorted(run.average_precision)}")
-        same = ("database_size", "ties", "denominator", "exclude_self")
-        if any(getattr(run, name) != getattr(runs[0], name) for name in same):
-            raise ValueError(f"protocols differ: {run.protocol} against {runs[0].protocol}")
-        if not np.array_equal(run.relevant, runs[0].relevant):
-            raise ValueError("queries differ: they have other numbers of relevant items")

@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import os
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -96,6 +97,16 @@ def save_figure(figure, name):
     if folder:
         figure.savefig(Path(folder) / f"{name}.png", bbox_inches="tight", dpi=100)
     return figure
+
+
+def median_milliseconds(function, *arguments, rounds=30):
+    """Time a call: median of some rounds after two to warm up -> milliseconds."""
+    seconds = []
+    for _ in range(rounds + 2):
+        started = time.perf_counter()
+        function(*arguments)
+        seconds.append(time.perf_counter() - started)
+    return 1000 * statistics.median(seconds[2:])
 
 
 def code_hash(notebook):

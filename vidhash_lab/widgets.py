@@ -11,6 +11,7 @@ import torch
 
 from vidhash_lab import plots
 from vidhash_lab.models.conmh import ConMHConfig, draw_masks
+from vidhash_lab.search import retrieve
 
 
 def panel(draw, **controls):
@@ -53,13 +54,6 @@ def query_browser(dataset, index, query_codes, results=10):
 
     last = len(dataset.query) - 1
     return panel(draw, query=_slider("query", 0, last), show=_slider("results", results, 20, 1))
-
-
-def retrieve(dataset, index, query_codes, query, count):
-    """Search one query -> database rows (R,), distances (R,), whether relevant (R,)."""
-    distances, found = (array[0] for array in index.search(query_codes[query : query + 1], count))
-    relevant = (dataset.database.labels[found] & dataset.query.labels[query]).any(1)
-    return found, distances, relevant
 
 
 def mask_slider(frames, seed=0):

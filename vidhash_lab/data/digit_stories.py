@@ -151,10 +151,7 @@ def _draw_shots(B, num_shots, num_frames, evenness, generator):
 
 
 def render_scene(script: Script, frame_size: int = FRAME_SIZE) -> Tensor:
-    """Render B videos without noise -> (B, T, frame_size, frame_size) in [0, 1].
-
-    Each frame is the brighter of digit and background, pixel by pixel.
-    """
+    """Render the brighter of digit and background -> (B, T, frame_size, frame_size) in [0, 1]."""
     B, T = script.shots.shape
     # Where in the digit's own picture a frame's pixel lies: turned back, enlarged, moved back.
     cosine, sine = script.rotation.cos(), script.rotation.sin()
