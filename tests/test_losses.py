@@ -53,13 +53,28 @@ def test_debiased_contrastive_has_a_finite_gradient_for_equal_codes():
     assert view.grad.isfinite().all()
 
 
-def test_masked_reconstruction_sums_the_views(generator):
-    predicted, truth = torch.randn(2, 6, 5, 4, generator=generator)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_masked_reconstruction_is_its_formula(generator, dtype):
+    frames = torch.randn(3, 7, 4, generator=generator)
+    predicted = torch.randn(6, 2, 4, generator=generator).to(dtype).requires_grad_()
+    hidden = torch.tensor([[0, 3], [1, 2], [5, 6], [2, 4], [0, 6], [3, 5]])
     expected = 0.0
-    for view in (slice(0, 3), slice(3, 6)):
+    for view in range(2):
         errors = [
-            (p - t) ** 2
-            for p, t in zip(predicted[view].flatten().tolist(), truth[view].flatten().tolist())
+            (frames[video, place] - predicted[3 * view + video, i].float()).square().tolist()
+            for video in range(3)
+            for i, place in enumerate(hidden[3 * view + video])
         ]
-        expected += sum(errors) / len(errors)
-    assert masked_reconstruction(predicted, truth).item() == pytest.approx(expected, rel=1e-5)
+        expected += sum(map(sum, errors)) / sum(map(len, errors))
+    loss = masked_reconstruction(predicted, frames, hidden)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_masked_reconstruction_has_the_gradient_of_a_mean_squared_error(generator):
+    frames = torch.randn(3, 7, 4, generator=generator)
+    predicted = torch.randn(6, 2, 4, generator=generator).requires_grad_()
+    hidden = torch.randint(7, (6, 2), generator=generator)
+    (ours,) = torch.autograd.grad(3 * masked_reconstruction(predicted, frames, hidden), predicted)
+    truth = frames.repeat(2, 1, 1)[torch.arange(6)[:, None], hidden]
+    plain = 3 * 2 * torch.nn.functional.mse_loss(predicted, truth)
+    torch.testing.assert_close(ours, torch.autograd.grad(plain, predicted)[0])

@@ -169,11 +169,20 @@ def test_a_loss_that_is_not_finite(train, tmp_path, monkeypatch):
     assert len(json.loads(state["history"])) == 1
 
 
-def test_bfloat16_trains_and_float32_codes_follow(train):
-    model = new_model(train)
-    history = fit(model, train, **RECIPE, precision="bf16-mixed")
-    assert history[-1]["loss"] < history[0]["loss"]
-    assert all(p.dtype == torch.float32 for p in model.parameters())
+@pytest.mark.parametrize("precision, low", [("bf16-mixed", True), ("32-true", False)])
+def test_precision_is_that_of_the_steps_and_weights_stay_float32(
+    train, monkeypatch, precision, low
+):
+    seen, real_losses, model = [], ConMH.losses, new_model(train)
+
+    def losses(model, batch):
+        seen.append((torch.is_autocast_enabled("cpu"), batch["frames"].dtype))
+        return real_losses(model, batch)
+
+    monkeypatch.setattr(ConMH, "losses", losses)
+    history = fit(model, train, **RECIPE, precision=precision)
+    assert set(seen) == {(low, torch.float32)} and history[-1]["loss"] < history[0]["loss"]
+    assert all(weight.dtype == torch.float32 for weight in model.parameters())
 
 
 def test_the_papers_schedule():

@@ -9,14 +9,35 @@ import torch
 import torch.nn.functional as F
 
 
-def masked_reconstruction(predicted, hidden_frames):
+def masked_reconstruction(predicted, frames, hidden):
     """Mean squared error of hidden frames, summed over two views stacked in the batch.
 
-    `predicted` and `hidden_frames` are (2B, M, D): M hidden frames of B videos under view 1, then
-    under view 2. Both views hide M frames, so the sum of their means is twice the mean of all.
+    predicted (2B, M, D) are the M hidden frames of B videos as guessed under view 1, then under
+    view 2; frames (B, T, D) the videos; hidden (2B, M) the places of the hidden frames. Both views
+    hide M frames, so the sum of their means is twice the mean of all.
     ConMH (AAAI 2023), reconstruction term.
     """
-    return 2 * F.mse_loss(predicted.float(), hidden_frames.float())
+    return 2 * _MeanSquare.apply(predicted, frames, hidden)
+
+
+class _MeanSquare(torch.autograd.Function):
+    """Mean square of `frames` at `hidden` places minus `predicted`, in one float32 tensor.
+
+    Hidden frames are the largest tensors of a training step, and on a CPU fresh memory costs more
+    than the arithmetic: plain autograd would make five of them.
+    """
+
+    @staticmethod
+    def forward(ctx, predicted, frames, hidden):
+        video = torch.arange(len(frames), device=frames.device).repeat(2)[:, None]
+        difference = frames[video, hidden].float().sub_(predicted)
+        ctx.difference, ctx.dtype = difference, predicted.dtype
+        return torch.linalg.vector_norm(difference).square() / difference.numel()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        difference, ctx.difference = ctx.difference, None  # used up, as autograd's own buffers
+        return difference.mul_(-2 * gradient / difference.numel()).to(ctx.dtype), None, None
 
 
 def debiased_contrastive(view1, view2, temperature, tau_plus):

@@ -134,7 +134,8 @@ def _run_epoch(fabric, model, optimizer, scheduler, batches, bar, epoch):
     """Train one epoch -> mean of every loss term, their sum `loss`, and seconds."""
     started, shown, sums, steps = time.perf_counter(), 0.0, {}, 0
     for batch in batches:
-        terms = model.losses(fabric.to_device(batch))
+        with fabric.autocast():
+            terms = model.losses(fabric.to_device(batch))
         loss = sum(terms.values())
         values = {name: term.item() for name, term in terms.items()}
         if not torch.isfinite(loss):

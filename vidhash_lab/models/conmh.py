@@ -131,24 +131,24 @@ class ConMH(VideoHasher):
     def losses(self, batch):
         """Return the weighted reconstruction and contrastive terms of a batch of `sample`."""
         frames, masked = batch["frames"], batch["masked"]
-        codes, reconstruction, hidden_frames = self.two_views(frames, masked)
+        codes, guesses, hidden = self.two_views(frames, masked)
         view1, view2 = codes.float().mean(1).chunk(2)  # (2B, V, K) -> two of (B, K)
         contrast = debiased_contrastive(view1, view2, self.config.temperature, self.config.tau_plus)
         return {
-            "reconstruction": masked_reconstruction(reconstruction, hidden_frames),
+            "reconstruction": masked_reconstruction(guesses, frames, hidden),
             "contrastive": self.config.contrastive_weight * contrast,
         }
 
     def two_views(self, frames, masked):
         """Encode and decode both views in one pass, view 1's videos first.
 
-        frames (B, T, D), masked (2, B, T) -> frame codes (2B, V, K), reconstruction (2B, M, D) and
-        the hidden frames themselves (2B, M, D), in the order of time.
+        frames (B, T, D), masked (2, B, T) -> frame codes (2B, V, K), guesses (2B, M, D) for the
+        hidden frames, and the places of those (2B, M), in the order of time.
         """
         visible, hidden = split_places(masked.flatten(0, 1), self.config.num_visible)
         video = torch.arange(len(frames), device=frames.device).repeat(2)[:, None]
         codes = self.frame_codes(frames[video, visible], visible)
-        return codes, self.reconstruct(codes, visible, hidden), frames[video, hidden]
+        return codes, self.reconstruct(codes, visible, hidden), hidden
 
     def frame_codes(self, frames, places):
         """Hash frames (B, V, D) that stand at `places` (B, V) in time -> (B, V, K) in {-1, +1}."""
