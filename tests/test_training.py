@@ -14,6 +14,7 @@ import torch
 from vidhash_lab.checkpoints import load, load_released, save
 from vidhash_lab.data import DataError, FeatureSet
 from vidhash_lab.models import ConMH
+from vidhash_lab.models.baselines import LSH
 from vidhash_lab.training import NonFiniteLoss, StepDecay, fit
 
 SMALL = {"hidden_dim": 16, "depth": 1, "heads": 2, "decoder_dim": 12}
@@ -97,6 +98,7 @@ KILLED = """
 import sys, time
 from vidhash_lab.data import FeatureSet
 from vidhash_lab.models import ConMH
+from vidhash_lab.models.baselines import LSH
 from vidhash_lab.training import fit
 
 class Slow(FeatureSet):
@@ -194,6 +196,11 @@ def test_the_papers_schedule():
 def test_an_unknown_schedule(train):
     with pytest.raises(ValueError, match="one-cycle"):
         fit(new_model(train), train, epochs=1, schedule="cosine")
+
+
+def test_a_method_without_weights(train):
+    with pytest.raises(TypeError, match="LSH has no weights to train: prepare"):
+        fit(LSH.for_dataset(train, 16), train, epochs=1)
 
 
 def test_a_model_alone_is_saved_and_loaded(train, tmp_path):

@@ -50,11 +50,11 @@ def retrieve(dataset, index, query_codes, query, count):
 def nearest_frames(features, feature_set, videos=500):
     """Find the frames of the first `videos` of a set that lie nearest to features (M, D).
 
-    Returns their thumbnails (M, h, w[, 3]): a way to look at features that are no picture.
+    Returns their pictures (M, h, w[, 3]): a way to look at features, which are none.
     """
     rows = np.arange(min(videos, len(feature_set)))
     index = faiss.IndexFlatL2(feature_set.feature_dim)
     index.add(feature_set.rows(rows).flatten(0, 1).numpy())
     _, found = index.search(torch.as_tensor(features).float().numpy(), 1)
     video, frame = np.divmod(found[:, 0], feature_set.num_frames)
-    return feature_set.thumbnails[video][np.arange(len(video)), frame]
+    return feature_set.pictures(video)[np.arange(len(video)), frame]

@@ -5,6 +5,7 @@ everything random comes from two generators that `seed` starts and a checkpoint 
 interrupted run continues as if nothing had happened.
 """
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from tqdm.auto import tqdm
 
 from vidhash_lab.checkpoints import Run
 from vidhash_lab.data import prefetch
+
+# fabric announces the precision at every `fit`; the history and the recipe keep it.
+logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -84,11 +88,13 @@ def fit(
         torch.manual_seed(seed)
         model.prepare(train, seed)
         run = _begin(model, schedule, recipe)
+        # Set up before a checkpoint is read, so that the optimiser's state lands on the device.
+        on_device = fabric.setup(model, run.optimizer)
         if checkpoint is not None and resume and Path(checkpoint).exists():
             run.restore(checkpoint)
         elif checkpoint is not None:
             run.write(checkpoint)  # an interrupt in the first epoch finds something to go on from
-        for row in _epochs(fabric, run, train):
+        for row in _epochs(fabric, *on_device, run, train):
             run.history.append(row)
             if checkpoint is not None:
                 run.write(checkpoint)
@@ -98,6 +104,10 @@ def fit(
 
 
 def _begin(model, schedule, recipe):
+    if not any(True for _ in model.parameters()):
+        raise TypeError(
+            f"{type(model).__name__} has no weights to train: prepare(train, seed) is all it needs."
+        )
     optimizer = torch.optim.Adam(model.parameters(), recipe["learning_rate"], fused=True)
     steps = recipe["videos"][0] // recipe["batch_size"]
     if schedule == "one-cycle":
@@ -112,11 +122,10 @@ def _begin(model, schedule, recipe):
     return Run(model, optimizer, scheduler, draws, recipe)
 
 
-def _epochs(fabric, run, train):
+def _epochs(fabric, model, optimizer, run, train):
     """Train the epochs that are left, one at a time -> a row of the history each."""
     batch_size, epochs, done = run.recipe["batch_size"], run.recipe["epochs"], len(run.history)
     steps = len(train) // batch_size
-    model, optimizer = fabric.setup(run.model, run.optimizer)
     model.mark_forward_method("losses")
     with tqdm(total=epochs * steps, initial=done * steps, unit="step", desc="fit") as bar:
         for epoch in range(done, epochs):

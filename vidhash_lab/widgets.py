@@ -38,14 +38,14 @@ def query_browser(dataset, index, query_codes, results=10):
     """Choose a query, see its nearest videos in the database, right and wrong ones marked.
 
     `index` is a `HammingIndex` of the database, `query_codes` (Q, K/8) are packed. Videos need
-    thumbnails and labels.
+    labels.
     """
 
     def draw(query, show):
         found, distances, relevant = retrieve(dataset, index, query_codes, query, show)
         figure = plots.query_results(
-            dataset.query.thumbnails[query],
-            dataset.database.thumbnails[found],
+            dataset.query.pictures(query)[0],
+            dataset.database.pictures(found),
             distances,
             relevant,
             bits=8 * query_codes.shape[1],

@@ -185,6 +185,17 @@ def test_the_built_in_data_set_by_name():
     dataset.validate()
 
 
+def test_pictures_are_thumbnails_or_else_the_features(random_features):
+    path = random_features()
+    features = FeatureSet(path)
+    drawn = features.pictures([3, 5])
+    assert drawn.shape == (2, 10, 16, 16) and drawn.dtype == np.uint8 and drawn.std() > 10
+    thumbnails = np.random.default_rng(0).integers(0, 255, (64, 10, 4, 6, 3), dtype=np.uint8)
+    features = FeatureSet(edit(path, thumbnails=thumbnails))
+    assert np.array_equal(features.pictures([3, 5]), thumbnails[[3, 5]])
+    assert np.array_equal(features.pictures(7), thumbnails[7:8])
+
+
 def test_prefetch_keeps_order_and_passes_errors_on():
     def count():
         yield from range(10)

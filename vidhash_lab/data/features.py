@@ -73,6 +73,17 @@ class FeatureSet:
                 self._refuse(indices[bad.numpy()])
         return frames
 
+    def pictures(self, indices):
+        """Draw videos (B,) -> (B, T, h, w[, 3]) uint8: their thumbnails, where there are any.
+
+        Else each frame is 16 x 16 grey cells, its features in order, averaged where D > 256.
+        """
+        if self.thumbnails is not None:
+            return self.thumbnails[np.atleast_1d(indices)]
+        cells = torch.nn.functional.adaptive_avg_pool1d(self.rows(indices), 256)
+        cells = (cells - cells.amin((1, 2), True)) / (cells.std((1, 2), keepdim=True) + 1e-9)
+        return (cells * 64).clamp(0, 255).byte().unflatten(2, (16, 16)).numpy()
+
     def batches(self, batch_size=256):
         """Yield (indices, frames) over the whole set in order, read one batch ahead."""
         blocks = torch.arange(len(self)).split(batch_size)
