@@ -9,7 +9,7 @@ from vidhash_lab import ConMH, encode, evaluate, fit, open_dataset
 from vidhash_lab.models.baselines import ITQ
 
 SIZES = {"hidden_dim": 128, "depth": 2, "heads": 4, "decoder_dim": 96}
-RECIPE = {"epochs": 15, "batch_size": 256, "learning_rate": 1e-3, "schedule": "one-cycle"}
+RECIPE = {"epochs": 15, "batch_size": 128, "learning_rate": 3e-3, "schedule": "one-cycle"}
 
 
 def score(model, data):

@@ -25,6 +25,11 @@ def images(figure):
     return [axis.images[0].get_array() for axis in figure.axes if axis.images]
 
 
+def shows(drawn, frame):
+    """Whether a frame was drawn, up to the coarser grey levels of film strips."""
+    return np.abs(drawn.astype(int) - frame).max() < 32
+
+
 def history(epochs=4):
     return History(
         {"epoch": e, "reconstruction": 1 / e, "loss": 2 / e, "seconds": 1.0, "videos_per_second": 9}
@@ -63,23 +68,23 @@ def test_a_film_strip_holds_every_frame_in_order():
     (strip,) = images(plots.film_strip(FRAMES))
     assert strip.shape == (32, 25 * 33 - 1)
     for number, frame in enumerate(FRAMES):
-        assert np.array_equal(strip[:, number * 33 : number * 33 + 32], frame)
+        assert shows(strip[:, number * 33 : number * 33 + 32], frame)
 
 
 def test_views_paint_the_hidden_frames_out_and_leave_the_video_alone():
     before = FRAMES.copy()
     video, view1, _ = images(plots.masked_views(FRAMES, MASKED))
-    assert np.array_equal(video[:, :32], FRAMES[0])
+    assert shows(video[:, :32], FRAMES[0])
     assert np.unique(view1[:, :32]).size == 1
-    assert np.array_equal(view1[:, -32:], FRAMES[-1])
+    assert shows(view1[:, -32:], FRAMES[-1])
     assert np.array_equal(FRAMES, before)
 
 
 def test_reconstruction_shows_guesses_where_frames_were_hidden():
     guesses = 200 - FRAMES
     _, visible, guessed = images(plots.reconstruction(FRAMES, MASKED[0], guesses))
-    assert np.array_equal(guessed[:, :32], guesses[0]) and np.unique(visible[:, :32]).size == 1
-    assert np.array_equal(visible[:, -32:], FRAMES[-1]) and np.unique(guessed[:, -32:]).size == 1
+    assert shows(guessed[:, :32], guesses[0]) and np.unique(visible[:, :32]).size == 1
+    assert shows(visible[:, -32:], FRAMES[-1]) and np.unique(guessed[:, -32:]).size == 1
 
 
 def test_right_and_wrong_results_differ_in_sign_and_colour():

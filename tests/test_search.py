@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vidhash_lab.search import HammingIndex
+from vidhash_lab.data import FeatureSet, open_dataset
+from vidhash_lab.search import HammingIndex, nearest_frames, retrieve
 
 
 def random_codes(count, width, seed, distinct=256):
@@ -51,3 +52,23 @@ def test_says_what_is_wrong_with_a_query():
         index.search(random_codes(4, 2, 1), 11)
     with pytest.raises(ValueError, match="k=0"):
         index.search(random_codes(4, 2, 1), 0)
+
+
+def test_retrieve_says_which_results_share_a_label(random_features, tmp_path):
+    for part, count in (("train", 5), ("database", 40), ("query", 6)):
+        random_features(f"{part}.h5", (count, 4, 8), seed=count)
+    dataset = open_dataset(tmp_path)
+    database, queries = random_codes(40, 2, 0), random_codes(6, 2, 1)
+    found, distances, relevant = retrieve(dataset, HammingIndex(database), queries, 4, 7)
+    every = np.bitwise_count(queries[4] ^ database).sum(axis=1)
+    assert distances.tolist() == sorted(every.tolist())[:7] == every[found].tolist()
+    shared = [(dataset.database.labels[row] & dataset.query.labels[4]).any() for row in found]
+    assert relevant.tolist() == shared
+
+
+def test_nearest_frames_of_frames_are_themselves(random_features):
+    feature_set = FeatureSet(random_features(shape=(30, 4, 8)))
+    wanted = feature_set.rows([7, 21])[[0, 1], [2, 3]]
+    pictures = nearest_frames(wanted, feature_set)
+    assert np.array_equal(pictures, feature_set.pictures([7, 21])[[0, 1], [2, 3]])
+    assert not np.array_equal(nearest_frames(wanted, feature_set, videos=7), pictures)

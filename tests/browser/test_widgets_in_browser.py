@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -16,7 +17,7 @@ WIDGET = "() => window.jupyterapp.shell.currentWidget"
 def run_in_lab(lab, page, name):
     """Open a notebook with its smoke parameters and run all its cells."""
     address, served = lab
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    notebook = load_notebook_node(str(NOTEBOOKS / f"{name}.ipynb"))
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = []

@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from papermill import inspect_notebook
 
 from vidhash_lab.runs import code_hash, run_notebook
 
@@ -74,3 +75,4 @@ def test_parameters_are_literals(path):
         names += [target.id for target in statement.targets]
     assert {"dataset", "root", "seed", "bits"} <= set(names)
     assert all("  # " in line for line in cell.source.splitlines())
+    assert names == list(inspect_notebook(str(path))), "papermill does not see all of them"
