@@ -16,7 +16,10 @@ from vidhash_lab.search import retrieve
 
 def panel(draw, **controls):
     """Lay out controls beside the picture that `draw(**values) -> (Figure, status)` makes."""
-    picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="820px"))
+    room = ipywidgets.Layout(
+        flex="1 1 0%", min_width="0", max_width="820px", align_self="flex-start"
+    )
+    picture = ipywidgets.Image(format="png", layout=room)
     status = ipywidgets.Label()
 
     def update(_=None):
@@ -30,7 +33,7 @@ def panel(draw, **controls):
     for control in controls.values():
         control.observe(update, "value")
     update()
-    left = ipywidgets.VBox(list(controls.values()), layout=ipywidgets.Layout(min_width="320px"))
+    left = ipywidgets.VBox(list(controls.values()), layout=ipywidgets.Layout(flex="0 0 300px"))
     return ipywidgets.VBox([ipywidgets.HBox([left, picture]), status])
 
 
@@ -79,7 +82,12 @@ def mask_slider(frames, seed=0):
 
 def _slider(description, value, highest, lowest=0):
     return ipywidgets.IntSlider(
-        value, lowest, highest, description=description, continuous_update=False
+        value,
+        lowest,
+        highest,
+        description=description,
+        style={"description_width": "100px"},
+        continuous_update=False,
     )
 
 

@@ -68,4 +68,8 @@ def test_a_slider_moves_the_kernel_answers(lab, page, name, description, before,
     press(page, handle, "ArrowRight", 3)
     expect(status).to_have_text(re.compile(after), timeout=30_000)
     expect(picture).not_to_have_attribute("src", drawn)
+    page.wait_for_timeout(300)
+    place = picture.bounding_box()
+    around = page.locator(".jp-OutputArea-output", has=picture).bounding_box()
+    assert place["x"] + place["width"] <= around["x"] + around["width"] + 1, "picture cut off"
     page.screenshot(path=Path(__file__).parents[2] / "build" / f"widget_{name}.png")
