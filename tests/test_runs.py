@@ -1,12 +1,14 @@
 """Runs: parameters are checked before anything runs, metrics come back, full runs are cleaned."""
 
 import json
+import os
 
 import nbformat
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from papermill import PapermillExecutionError
 
 from vidhash_lab import runs
 
@@ -58,11 +60,18 @@ def test_a_value_that_json_would_change_is_refused(notebook, tmp_path, value):
         runs.run_notebook(notebook, tmp_path / "run", {"number": value})
 
 
+def test_a_run_that_fails_leaves_no_metrics_of_an_earlier_one(notebook, tmp_path):
+    runs.run_notebook(notebook, tmp_path / "run")
+    with pytest.raises(PapermillExecutionError, match="TypeError"):
+        runs.run_notebook(notebook, tmp_path / "run", {"number": "three"})
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
 def test_a_refresh_writes_back_cleaned_with_figures_and_hash(notebook, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "figures").mkdir()
-    monkeypatch.setenv(runs.FIGURES_VARIABLE, "")  # so that it is taken back after the test
     runs.refresh(notebook, tmp_path / "figures")
+    assert runs.FIGURES_VARIABLE not in os.environ  # a later smoke run must write no figures
     written = nbformat.read(notebook, as_version=4)
     assert (tmp_path / "figures" / "square.png").exists()
     assert written.metadata["vidhash_lab"]["code_hash"] == runs.code_hash(written)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from vidhash_lab.checkpoints import load, load_released, save
+from vidhash_lab.codes import encode
 from vidhash_lab.data import DataError, FeatureSet
 from vidhash_lab.models import ConMH
 from vidhash_lab.models.baselines import LSH
@@ -212,6 +213,18 @@ def test_a_model_alone_is_saved_and_loaded(train, tmp_path):
         fit(model, train, **RECIPE, checkpoint=tmp_path / "model.pt")
 
 
+def test_videos_of_another_shape_are_refused(train, random_features):
+    other = FeatureSet(random_features("other.h5", (64, 9, 12)))
+    for use in (
+        lambda: fit(new_model(train), other, epochs=1),
+        lambda: encode(new_model(train), other),
+    ):
+        with pytest.raises(
+            ValueError, match=r"built for videos of \(T, D\) = \(10, 12\).*\(9, 12\)"
+        ):
+            use()
+
+
 class Evil:
     def __reduce__(self):
         return os.system, ("touch evil",)
@@ -235,3 +248,10 @@ def test_files_that_are_no_checkpoints(tmp_path):
     torch.save({"weights": torch.ones(2)}, tmp_path / "other.pt")
     with pytest.raises(DataError, match="load_released"):
         load(tmp_path / "other.pt")
+    with pytest.raises(DataError, match="not weights of the released conmh"):
+        load_released("conmh", tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="no released implementation of 'lsh'"):
+        load_released("lsh", tmp_path / "other.pt")
+    torch.save(torch.ones(2), tmp_path / "tensor.pt")
+    with pytest.raises(DataError, match="holds a Tensor"):
+        load(tmp_path / "tensor.pt")

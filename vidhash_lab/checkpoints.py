@@ -44,6 +44,7 @@ class Run:
             "scheduler": self.scheduler.state_dict(),
             "random": random,
             "recipe": json.dumps(self.recipe),
+            "epoch": len(self.history),
             "history": json.dumps(self.history),
         }
         _write(state, path)
@@ -97,9 +98,17 @@ def load_released(method, path, **assumed):
         method: "conmh", …
         assumed: what the file does not hold; see the method's `from_released`.
     """
+    released = [name for name, each in METHODS.items() if hasattr(each, "from_released")]
+    if method not in released:
+        raise ValueError(f"no released implementation of {method!r} is known, only of {released}")
     state = _read(path)
-    model = METHODS[method].from_released(state.get("model_state_dict", state), **assumed)
-    return model.eval()
+    state = state.get("model_state_dict", state)
+    try:
+        return METHODS[method].from_released(state, **assumed).eval()
+    except (KeyError, ValueError, RuntimeError) as error:  # a key is missing, or a shape odd
+        raise DataError(
+            f"{path}: not weights of the released {method}: {error}. It holds {sorted(state)[:5]} …"
+        ) from error
 
 
 def _model_state(model):
@@ -125,10 +134,13 @@ def _read(path):
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise DataError(
             f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: "
             f"{str(error).splitlines()[0]}). It may be cut short, or hold more than tensors: such "
             "a file could run code, so it is refused."
         ) from error
+    if not isinstance(state, dict):
+        raise DataError(f"{path}: holds a {type(state).__name__}, not a dict of weights.")
+    return state

@@ -15,6 +15,7 @@ def encode(model, feature_set, *, batch_size=256, device="auto"):
     Runs in float32 and evaluation mode: a bit is a sign, and bfloat16 would flip those near zero.
     The model comes back in the mode and on the device it was on.
     """
+    model.check_fits(feature_set)
     fabric = lightning_fabric.Fabric(accelerator=device, devices=1)
     was_training, home = model.training, _device(model)
     model.eval().to(fabric.device)

@@ -38,6 +38,7 @@ def run_notebook(notebook, folder, parameters=None):
     notebook, folder, parameters = Path(notebook), Path(folder), parameters or {}
     check_parameters(notebook, parameters)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").unlink(missing_ok=True)  # a run that fails must not show old ones
     output, started = folder / notebook.name, time.perf_counter()
     executed = papermill.execute_notebook(
         str(notebook),
@@ -137,7 +138,10 @@ def clean(notebook):
 def refresh(notebook, figures):
     """Execute a notebook in full and write it back cleaned, with figures and its code's hash."""
     os.environ[FIGURES_VARIABLE] = str(Path(figures).resolve())
-    output = run_notebook(notebook, Path("build") / "refresh" / Path(notebook).stem)
+    try:
+        output = run_notebook(notebook, Path("build") / "refresh" / Path(notebook).stem)
+    finally:
+        del os.environ[FIGURES_VARIABLE]
     executed = clean(nbformat.read(output, as_version=4))
     executed.metadata["vidhash_lab"] = {"code_hash": code_hash(executed)}
     _write_text(notebook, nbformat.writes(executed) + "\n")

@@ -62,32 +62,22 @@ def fit(
         batch_size: videos a step; a last, smaller batch of an epoch is left out.
         schedule: "step", a `StepDecay`, or "one-cycle" (30% up, then down, by the cosine).
         device: "auto", "cpu", "cuda", "mps".
-        precision: "auto" is bfloat16 autocast where the hardware has it, else "32-true"; or any
-            of lightning-fabric's.
+        precision: "auto" is bfloat16 autocast where the hardware has it, else "32-true".
         checkpoint: a file written after each epoch, to a temporary name, then renamed.
-        resume: continue from `checkpoint` where it exists; on one CPU the final weights equal
-            those of an uninterrupted run bit for bit.
+        resume: go on from `checkpoint` where it exists, on one CPU bit for bit.
         on_epoch: called with the epoch's row of the history, after its checkpoint is written.
 
-    Raises `NonFiniteLoss`; the checkpoint of the last good epoch stays. An interrupt passes
-    through and leaves it too.
+    Raises `NonFiniteLoss`; it and an interrupt leave the checkpoint of the last whole epoch.
     """
+    model.check_fits(train)
     precision = _precision(precision, device)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)
-    batch_size = min(batch_size, len(train))
-    recipe = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "schedule": str(schedule),
-        "seed": seed,
-        "precision": precision,
-        "videos": [len(train), train.num_frames, train.feature_dim],
-    }
+    recipe = {"epochs": epochs, "batch_size": min(batch_size, len(train))}
+    recipe |= {"learning_rate": learning_rate, "schedule": str(schedule), "seed": seed}
+    recipe |= {"precision": precision, "videos": len(train)}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model.prepare(train, seed)
-        run = _begin(model, schedule, recipe)
+        run = _begin(model.prepare(train, seed), schedule, recipe)
         # Set up before a checkpoint is read, so that the optimiser's state lands on the device.
         on_device = fabric.setup(model, run.optimizer)
         if checkpoint is not None and resume and Path(checkpoint).exists():
@@ -109,7 +99,7 @@ def _begin(model, schedule, recipe):
             f"{type(model).__name__} has no weights to train: prepare(train, seed) is all it needs."
         )
     optimizer = torch.optim.Adam(model.parameters(), recipe["learning_rate"], fused=True)
-    steps = recipe["videos"][0] // recipe["batch_size"]
+    steps = recipe["videos"] // recipe["batch_size"]
     if schedule == "one-cycle":
         total, peak = max(1, recipe["epochs"] * steps), recipe["learning_rate"]
         scheduler = OneCycleLR(optimizer, peak, total_steps=total, cycle_momentum=False)

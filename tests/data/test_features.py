@@ -178,6 +178,7 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path):
 
 def test_the_built_in_data_set_by_name():
     dataset = open_dataset("digit-stories-mini")
+    assert dataset.name == "digit-stories-mini" and not dataset.self_query
     assert [len(s) for s in (dataset.train, dataset.database, dataset.query)] == [600, 300, 60]
     assert (dataset.num_frames, dataset.feature_dim) == (25, 128)
     assert dataset.query.labels.shape == (60, 20) and dataset.query.fine_labels.shape == (60, 40)

@@ -4,6 +4,7 @@
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from vidhash_lab.data import digit_stories
@@ -32,7 +33,8 @@ def open_digit_stories(root, in_memory=False, **sizes):
 
 def open_digit_stories_mini(root, **options):
     """Open a small edition of the digit stories, for tests and first tries: 2 s to build."""
-    return open_digit_stories(root, **{"train": 600, "database": 300, "query": 60} | options)
+    sizes = {"train": 600, "database": 300, "query": 60}
+    return replace(open_digit_stories(root, **sizes | options), name="digit-stories-mini")
 
 
 CATALOG = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-RELEASE_BYTES = 256 << 20  # mapped bytes that may stay resident before they are given back
+RELEASE_BYTES = 16 << 20  # how much is copied out of a map before its pages are given back
 BLOCK_BYTES = 8 << 20  # how much one read of a chunked or compressed file may bring
 
 
@@ -29,16 +29,19 @@ class MappedRows:
         offset, count = dataset.id.get_offset(), int(np.prod(dataset.shape))
         flat = np.frombuffer(self._map, dataset.dtype, count, offset)
         self._rows = flat.reshape(dataset.shape)
-        self._touched = 0
+        self._step = max(1, RELEASE_BYTES // max(1, self._rows[0].nbytes))
 
     def read(self, rows):
         """Copy the rows (B,) -> (B, ...)."""
-        out = self._rows[rows]
-        self._touched += out.nbytes
-        if self._touched > RELEASE_BYTES and hasattr(mmap, "MADV_DONTNEED"):
-            # The pages stay in the system's cache but no longer count as this process's memory.
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._touched = 0
+        out = np.empty((len(rows), *self._rows.shape[1:]), self._rows.dtype)
+        for start in range(0, len(rows), self._step):
+            piece = slice(start, start + self._step)
+            # Rows are checked already: "clip" spares numpy a buffer for `out`.
+            np.take(self._rows, rows[piece], axis=0, out=out[piece], mode="clip")
+            if hasattr(mmap, "MADV_DONTNEED"):
+                # Pages stay in the system's cache, but count no longer as this process's memory.
+                # Around a row the system maps far more than is read, so this cannot wait.
+                self._map.madvise(mmap.MADV_DONTNEED)
         return out
 
 

@@ -30,6 +30,16 @@ class VideoHasher(nn.Module):
             torch.manual_seed(seed)
             return cls(config)
 
+    def check_fits(self, feature_set):
+        """Raise ValueError unless a feature set has the T and D that the model was built for."""
+        built_for = self.config.num_frames, self.config.feature_dim
+        given = feature_set.num_frames, feature_set.feature_dim
+        if built_for != given:
+            raise ValueError(
+                f"{type(self).__name__} was built for videos of (T, D) = {built_for}, "
+                f"{feature_set} has {given}. `{type(self).__name__}.for_dataset` builds one to fit."
+            )
+
     def prepare(self, train, seed=0):
         """Learn what the method must know of the training set before the first epoch -> self."""
         return self

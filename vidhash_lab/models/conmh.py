@@ -173,7 +173,7 @@ class ConMH(VideoHasher):
         it ("base" and "small" have the same shapes); None takes the size of that depth, "small"
         for 12, the published one.
         """
-        depth = 1 + max(int(key.split(".")[2]) for key in state if "encoder.blocks" in key)
+        depth = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("encoder.blocks"))
         size = size or {1: "mini", 24: "large"}.get(depth, "small")
         bits, hidden_dim = state["binary.weight"].shape
         config = ConMHConfig(
