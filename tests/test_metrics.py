@@ -299,3 +299,9 @@ def test_compare_refuses_what_cannot_be_compared():
     with pytest.raises(ValueError, match="at least one"):
         compare(a, [])
     assert compare(a, replace(a, bits=32)).difference == 0
+
+
+def test_videos_without_labels_cannot_be_judged():
+    codes = np.zeros((5, 2), np.uint8)
+    with pytest.raises(ValueError, match="have no labels"):
+        evaluate(codes, codes, None, None, k=1)

@@ -233,7 +233,7 @@ class Evil:
 def test_a_file_that_would_run_code_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"model_state_dict": Evil()}, tmp_path / "evil.pth")
-    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Evil()))
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Evil(), protocol=2))
     for name in ("evil.pth", "plain.pth"):
         with pytest.raises(DataError, match="refused"):
             load(tmp_path / name)

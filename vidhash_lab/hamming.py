@@ -33,6 +33,8 @@ def checked_words(query_codes, database_codes, query_labels, database_labels):
         raise ValueError(
             f"query codes have {codes[0].shape[1]} bytes, database codes {codes[1].shape[1]}"
         )
+    if query_labels is None or database_labels is None:
+        raise ValueError("these videos have no labels, and what is relevant is judged by them")
     labels = np.asarray(query_labels), np.asarray(database_labels)
     for name, its_codes, its_labels in zip(("query", "database"), codes, labels):
         if its_labels.ndim != 2 or len(its_labels) != len(its_codes):

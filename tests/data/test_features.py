@@ -1,5 +1,7 @@
 """Feature sets: rows come back as written, whatever the storage; odd files are refused clearly."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from vidhash_lab.data import DataError, FeatureSet, open_dataset, prefetch
 
+STATUS = Path("/proc/self/status")
 STORAGE = {
     "contiguous": {},
     "chunked": {"chunks": (3, 10, 12)},
@@ -56,12 +59,23 @@ def test_several_files_are_one_set(random_features, storage):
     assert features.features.where(6).endswith("17.h5, row 1")
 
 
-def test_mapped_pages_are_given_back(random_features, monkeypatch):
-    monkeypatch.setattr("vidhash_lab.data.rows.RELEASE_BYTES", 1000)
-    path = random_features()
-    features, truth = FeatureSet(path), read(path)
-    for _ in range(3):
-        assert torch.equal(features.rows(range(64)), truth)
+def mapped_bytes():
+    """Resident bytes of this process that belong to mapped files."""
+    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    return 1024 * int(lines["RssFile"].split()[0])
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="memory is read from /proc")
+def test_what_was_read_does_not_stay_in_memory(tmp_path):
+    with h5py.File(tmp_path / "large.h5", "w") as file:
+        file["feats"] = np.ones((400, 25, 4096), "f4")  # 164 MB
+    features = FeatureSet(tmp_path / "large.h5")
+    before = mapped_bytes()
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    assert (
+        sum(features.rows(indices).sum().item() for indices in order.split(50)) == 400 * 25 * 4096
+    )
+    assert mapped_bytes() - before < 40e6
 
 
 @pytest.mark.parametrize("wrong", [[64], [-1], [3, 99]])
