@@ -60,6 +60,18 @@ def test_a_value_that_json_would_change_is_refused(notebook, tmp_path, value):
         runs.run_notebook(notebook, tmp_path / "run", {"number": value})
 
 
+def test_relative_paths_start_where_the_call_is_made(notebook, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "number.txt").write_text("6")
+    monkeypatch.chdir(elsewhere)
+    toy = nbformat.read(notebook, as_version=4)
+    toy.cells.insert(1, new_code_cell("number = int(open(names[0]).read())"))
+    nbformat.write(toy, notebook)
+    runs.run_notebook(notebook, tmp_path / "run", {"names": ["number.txt"]})
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]["square"] == 36
+
+
 def test_a_run_that_fails_leaves_no_metrics_of_an_earlier_one(notebook, tmp_path):
     runs.run_notebook(notebook, tmp_path / "run")
     with pytest.raises(PapermillExecutionError, match="TypeError"):

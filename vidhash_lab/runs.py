@@ -31,6 +31,7 @@ def run_notebook(notebook, folder, parameters=None):
     """Execute a copy of `notebook` in `folder` -> path of the executed copy.
 
     Beside it, `metrics.json` holds what the notebook recorded, the parameters and the seconds.
+    Paths among the parameters are relative to where the call is made, not to the notebook.
 
     Raises ValueError for a parameter that the notebook does not have or that is no plain JSON
     value, before anything runs.
@@ -45,7 +46,6 @@ def run_notebook(notebook, folder, parameters=None):
         str(output),
         parameters,
         kernel_name="python3",
-        cwd=str(notebook.parent),
         store_widget_state=False,
         record_timing=False,
     )
