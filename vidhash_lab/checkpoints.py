@@ -85,6 +85,8 @@ def load(path):
             f"{path}: not a checkpoint of this kit (it holds {sorted(state)[:5]}). For one of the "
             "released implementations use load_released(method, path)."
         )
+    if state["method"] not in METHODS:
+        raise DataError(f"{path}: of method {state['method']!r}, which is none of {list(METHODS)}.")
     method = METHODS[state["method"]]
     model = method(method.Config(**json.loads(state["config"])))
     model.load_state_dict(state["model"])
@@ -112,7 +114,12 @@ def load_released(method, path, **assumed):
 
 
 def _model_state(model):
-    name = next(name for name, method in METHODS.items() if type(model) is method)
+    name = next((name for name, method in METHODS.items() if type(model) is method), None)
+    if name is None:
+        raise ValueError(
+            f"{type(model).__name__} has no name that a checkpoint could keep: add it to "
+            "METHODS in vidhash_lab/models/__init__.py."
+        )
     return {"method": name, "config": json.dumps(asdict(model.config)), "model": model.state_dict()}
 
 

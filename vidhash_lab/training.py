@@ -79,12 +79,12 @@ def fit(
         torch.manual_seed(seed)
         run = _begin(model.prepare(train, seed), schedule, recipe)
         # Set up before a checkpoint is read, so that the optimiser's state lands on the device.
-        on_device = fabric.setup(model, run.optimizer)
+        _, optimizer = fabric.setup(model, run.optimizer)
         if checkpoint is not None and resume and Path(checkpoint).exists():
             run.restore(checkpoint)
         elif checkpoint is not None:
             run.write(checkpoint)  # an interrupt in the first epoch finds something to go on from
-        for row in _epochs(fabric, *on_device, run, train):
+        for row in _epochs(fabric, optimizer, run, train):
             run.history.append(row)
             if checkpoint is not None:
                 run.write(checkpoint)
@@ -112,11 +112,10 @@ def _begin(model, schedule, recipe):
     return Run(model, optimizer, scheduler, draws, recipe)
 
 
-def _epochs(fabric, model, optimizer, run, train):
+def _epochs(fabric, optimizer, run, train):
     """Train the epochs that are left, one at a time -> a row of the history each."""
     batch_size, epochs, done = run.recipe["batch_size"], run.recipe["epochs"], len(run.history)
     steps = len(train) // batch_size
-    model.mark_forward_method("losses")
     with tqdm(total=epochs * steps, initial=done * steps, unit="step", desc="fit") as bar:
         for epoch in range(done, epochs):
             run.model.train().on_epoch(epoch)
@@ -125,16 +124,16 @@ def _epochs(fabric, model, optimizer, run, train):
                 run.model.sample(train, indices, run.generator)
                 for indices in order.split(batch_size)
             )
-            row = _run_epoch(fabric, model, optimizer, run.scheduler, batches, bar, epoch)
+            row = _run_epoch(fabric, optimizer, run, batches, bar, epoch)
             yield row | {"videos_per_second": len(order) / row["seconds"]}
 
 
-def _run_epoch(fabric, model, optimizer, scheduler, batches, bar, epoch):
+def _run_epoch(fabric, optimizer, run, batches, bar, epoch):
     """Train one epoch -> mean of every loss term, their sum `loss`, and seconds."""
     started, shown, sums, steps = time.perf_counter(), 0.0, {}, 0
     for batch in batches:
         with fabric.autocast():
-            terms = model.losses(fabric.to_device(batch))
+            terms = run.model.losses(fabric.to_device(batch))
         loss = sum(terms.values())
         values = {name: term.item() for name, term in terms.items()}
         if not torch.isfinite(loss):
@@ -146,7 +145,7 @@ def _run_epoch(fabric, model, optimizer, scheduler, batches, bar, epoch):
         optimizer.zero_grad()
         fabric.backward(loss)
         optimizer.step()
-        scheduler.step()
+        run.scheduler.step()
         steps += 1
         sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
         bar.update()

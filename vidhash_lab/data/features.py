@@ -110,7 +110,7 @@ class FeatureSet:
         first = "; ".join(self.features.where(int(index)) for index in bad[:5])
         raise DataError(
             f"`feats` has NaN or infinite values in {len(bad)} of the videos read, first: {first}. "
-            "Extract these videos again or leave them out; `dataset.validate()` lists all at once."
+            "Extract these videos again or leave them out; `dataset.validate()` counts them all."
         )
 
     def _rows_if_there(self, key, rank):
