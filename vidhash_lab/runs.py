@@ -148,9 +148,9 @@ def refresh(notebook, figures):
 
 
 def write_html(notebook):
-    """Convert an executed notebook to HTML beside it -> path."""
+    """Convert an executed notebook to HTML beside it, cleaned as it would be committed -> path."""
     path = Path(notebook).with_suffix(".html")
-    html, _ = HTMLExporter().from_filename(str(notebook))
+    html, _ = HTMLExporter().from_notebook_node(clean(nbformat.read(notebook, as_version=4)))
     _write_text(path, html)
     return path
 
