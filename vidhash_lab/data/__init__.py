@@ -1,7 +1,7 @@
 """Data sets: HDF5 feature files, the built-in digit stories, and the catalog that opens them."""
 
-from vidhash_lab.data.catalog import open_dataset
+from vidhash_lab.data.catalog import cache_folder, open_dataset
 from vidhash_lab.data.features import FeatureSet, VideoDataset
 from vidhash_lab.data.rows import DataError, prefetch
 
-__all__ = ["DataError", "FeatureSet", "VideoDataset", "open_dataset", "prefetch"]
+__all__ = ["DataError", "FeatureSet", "VideoDataset", "cache_folder", "open_dataset", "prefetch"]

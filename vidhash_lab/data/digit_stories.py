@@ -88,7 +88,7 @@ class Script:
 
 def stories(config: DigitStoriesConfig) -> Tensor:
     """Draw the 40 stories, (40, 3) digits; rows 2c and 2c + 1 are category c in both directions."""
-    generator = _generator(config, "stories")
+    generator = seeded_generator(config, "stories")
     sets = torch.combinations(torch.arange(10), 3)  # all 120 sets of three digits
     chosen = sets[torch.randperm(len(sets), generator=generator)[:NUM_CATEGORIES]]
     order = torch.rand(chosen.shape, generator=generator).argsort(1)
@@ -96,7 +96,7 @@ def stories(config: DigitStoriesConfig) -> Tensor:
     return torch.stack([forward, forward.flip(1)], 1).flatten(0, 1)
 
 
-def _generator(config, purpose):
+def seeded_generator(config, purpose):
     """Give every purpose its own stream, so that a larger split leaves the others as they are."""
     digest = hashlib.sha256(f"{config.seed} {purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
@@ -184,7 +184,7 @@ def render(script: Script, config: DigitStoriesConfig, generator) -> Tensor:
 
 def split_script(config: DigitStoriesConfig, split: str) -> tuple[Tensor, Script]:
     """Draw up all videos of "train", "database" or "query" -> (N,) their stories, Script."""
-    generator = _generator(config, f"{split} script")
+    generator = seeded_generator(config, f"{split} script")
     count = torch.arange(getattr(config, split))
     even = 2 * (count % NUM_CATEGORIES) + count // NUM_CATEGORIES % 2  # categories, then directions
     story = even[torch.randperm(len(even), generator=generator)]
@@ -240,7 +240,7 @@ def _fill(file, config, split, progress):
     file["fine_labels"][:] = F.one_hot(story, 2 * NUM_CATEGORIES).bool()
     file["shots"][:] = script.shots.char()
     file["distractors"][:] = script.distractors
-    generator = _generator(config, f"{split} noise")
+    generator = seeded_generator(config, f"{split} noise")
     for start in range(0, len(story), CHUNK):
         rows = slice(start, min(start + CHUNK, len(story)))
         thumbnails = render(script[rows], config, generator).mul_(255).round_().byte()

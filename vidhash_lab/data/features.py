@@ -1,11 +1,12 @@
 """Feature sets: rows of HDF5 files, read as they are asked for.
 
 A feature file holds `feats` (N, T, D) in float16 or float32 and, where they are known,
-`labels` (N, C) and `fine_labels` (N, C'), multi-hot, and `thumbnails` (N, T, h, w[, 3]) uint8.
+`labels` (N, C) and `fine_labels` (N, C'), multi-hot, `thumbnails` (N, T, h, w[, 3]) uint8, and
+`views` (N, V, T, D), the features of V augmented renderings of each video.
 Several files in a row can be one set (YFCC's training set comes in nine). Nothing is read whole
 unless `in_memory=True` asks for it: a data set of 168 GB trains in the memory of its batches.
 
-N videos in a set, T frames per video, D feature width, B videos in a batch, C categories.
+N videos in a set, T frames per video, D feature width, B videos in a batch, C categories, V views.
 """
 
 import warnings
@@ -22,30 +23,26 @@ FLOATS = (np.dtype("float16"), np.dtype("float32"))
 
 
 class FeatureSet:
-    """The videos of one set: features (N, T, D) that stay on disk, labels, thumbnails.
+    """The videos of one set: features (N, T, D) that stay on disk, labels, thumbnails, views.
 
     Args:
         paths: one HDF5 file, or several that follow each other.
         labels: (N, C) multi-hot, where they lie elsewhere; else the files' own `labels`.
-        in_memory: read all features now, in the type they are stored in.
+        views: HDF5 file or files, where views lie elsewhere; else the files' own `views`.
+        in_memory: read all features and views now, in the type they are stored in.
 
     Raises FileNotFoundError and `DataError` for whatever does not fit.
     """
 
-    def __init__(self, paths, *, labels=None, in_memory=False):
-        paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
-        self.features = Rows(paths, "feats", rank=3, in_memory=in_memory)
+    def __init__(self, paths, *, labels=None, views=None, in_memory=False):
+        self.features = _float_rows(paths, "feats", 3, in_memory)
         self.paths = self.features.paths
-        if self.features.dtype not in FLOATS:
-            raise DataError(
-                f"{self.paths[0]}: `feats` is {self.features.dtype}; features are float16 or "
-                "float32. Convert them, for example with feats.astype('float32')."
-            )
         with h5py.File(self.paths[0]) as file:
             self.attributes = dict(file.attrs)
         self.labels = self._read_labels("labels") if labels is None else self._fit(labels, "labels")
         self.fine_labels = self._read_labels("fine_labels")
         self.thumbnails = self._rows_if_there("thumbnails", rank=(4, 5))
+        self.views = self._open_views(views, in_memory)
 
     def __len__(self):
         return len(self.features)
@@ -63,15 +60,26 @@ class FeatureSet:
         """D, width of a frame's features."""
         return self.features.shape[2]
 
+    @property
+    def num_views(self):
+        """V, views of each video; 0 where there are none."""
+        return 0 if self.views is None else self.views.shape[1]
+
     def rows(self, indices):
         """Read videos (B,) -> (B, T, D) float32. NaN or infinite values are a `DataError`."""
         indices = np.atleast_1d(np.asarray(indices))
-        frames = torch.from_numpy(self.features[indices]).float()
-        if not np.isfinite(frames.numpy().sum()):  # one cheap pass; look closer only if odd
-            bad = ~torch.isfinite(frames).flatten(1).all(1)
-            if bad.any():
-                self._refuse(indices[bad.numpy()])
-        return frames
+        return _finite(self.features, indices, self.features[indices])
+
+    def view_rows(self, indices, views):
+        """Read one view of each video: (B,) videos, (B,) numbers 0 … V-1 -> (B, T, D) float32.
+
+        `views` may also be one number for all. Other views are not read, unless they share a
+        chunk with one. A set without views, and NaN or infinite values, are a `DataError`.
+        """
+        if self.views is None:
+            raise DataError(f"{self.paths[0]}: has no `views`; `num_views` tells whether it has.")
+        indices, views = np.broadcast_arrays(np.atleast_1d(indices), views)
+        return _finite(self.views, indices, self.views[indices, views])
 
     def pictures(self, indices):
         """Draw videos (B,) -> (B, T, h, w[, 3]) uint8: their thumbnails, where there are any.
@@ -91,27 +99,22 @@ class FeatureSet:
 
     def validate(self):
         """Read everything once: non-finite values are a `DataError`, all-zero videos a warning."""
-        zeros, bad = [], []
-        for start in range(0, len(self), 256):
-            frames = torch.from_numpy(self.features[start : start + 256]).flatten(1)
-            bad.append(start + torch.where(~torch.isfinite(frames).all(1))[0])
-            zeros.append(start + torch.where((frames == 0).all(1))[0])
-        zeros, bad = torch.cat(zeros), torch.cat(bad)
-        if len(bad):
-            self._refuse(bad.numpy())
-        if len(zeros):
-            warnings.warn(
-                f"{len(zeros)} of {len(self)} videos are all zero, first "
-                f"{self.features.where(int(zeros[0]))}: were their frames read?",
-                stacklevel=2,
-            )
+        _validate(self.features)
+        for view in range(self.num_views):
+            _validate(self.views, view)
 
-    def _refuse(self, bad):
-        first = "; ".join(self.features.where(int(index)) for index in bad[:5])
-        raise DataError(
-            f"`feats` has NaN or infinite values in {len(bad)} of the videos read, first: {first}. "
-            "Extract these videos again or leave them out; `dataset.validate()` counts them all."
-        )
+    def _open_views(self, paths, in_memory):
+        if paths is None and self._rows_if_there("views", rank=4) is None:
+            return None
+        views = _float_rows(self.paths if paths is None else paths, "views", 4, in_memory)
+        N, _, T, D = views.shape
+        if (N, T, D) != self.features.shape:
+            raise DataError(
+                f"{views.paths[0]}: `views` are (N, V, T, D) = {views.shape}, but `feats` of "
+                f"{self.paths[0]} are (N, T, D) = {self.features.shape}. Make both from the same "
+                "videos, frames and backbone."
+            )
+        return views
 
     def _rows_if_there(self, key, rank):
         there = [path for path in self.paths if has_key(path, key)]
@@ -139,6 +142,54 @@ class FeatureSet:
                 f"each of the {len(self)} videos: ({len(self)}, C)."
             )
         return labels.astype(bool)
+
+
+def _float_rows(paths, key, rank, in_memory):
+    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    rows = Rows(paths, key, rank, in_memory)
+    if rows.dtype not in FLOATS:
+        raise DataError(
+            f"{rows.paths[0]}: `{key}` is {rows.dtype}; features are float16 or float32. Convert "
+            f"them, for example with {key}.astype('float32')."
+        )
+    return rows
+
+
+def _finite(rows, indices, read):
+    """Return what was read of these rows as a float32 tensor, or raise if it is not finite."""
+    frames = torch.from_numpy(read).float()
+    if not np.isfinite(frames.numpy().sum()):  # one cheap pass; look closer only if odd
+        bad = ~torch.isfinite(frames).flatten(1).all(1)
+        if bad.any():
+            _refuse(rows, indices[bad.numpy()])
+    return frames
+
+
+def _validate(rows, view=None):
+    zeros, bad = [], []
+    for indices in np.split(np.arange(len(rows)), range(256, len(rows), 256)):
+        read = rows[indices] if view is None else rows[indices, view]
+        frames = torch.from_numpy(read).flatten(1)
+        bad.append(indices[~torch.isfinite(frames).all(1).numpy()])
+        zeros.append(indices[(frames == 0).all(1).numpy()])
+    zeros, bad = np.concatenate(zeros), np.concatenate(bad)
+    if len(bad):
+        _refuse(rows, bad)
+    if len(zeros):
+        warnings.warn(
+            f"{len(zeros)} of {len(rows)} videos are all zero in `{rows.key}`, first "
+            f"{rows.where(zeros[0])}: were their frames read?",
+            stacklevel=3,
+        )
+
+
+def _refuse(rows, bad):
+    first = "; ".join(rows.where(index) for index in bad[:5])
+    raise DataError(
+        f"`{rows.key}` has NaN or infinite values in {len(bad)} of the videos read, first: "
+        f"{first}. Extract these videos again or leave them out; `dataset.validate()` counts them "
+        "all."
+    )
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
 
 RELEASE_BYTES = 16 << 20  # how much is copied out of a map before its pages are given back
 BLOCK_BYTES = 8 << 20  # how much one read of a chunked or compressed file may bring
+SHAPES = {"feats": "(N, T, D)", "views": "(N, V, T, D)", "thumbnails": "(N, T, h, w)"}
 
 
 class DataError(ValueError):
@@ -29,15 +31,18 @@ class MappedRows:
         offset, count = dataset.id.get_offset(), int(np.prod(dataset.shape))
         flat = np.frombuffer(self._map, dataset.dtype, count, offset)
         self._rows = flat.reshape(dataset.shape)
-        self._step = max(1, RELEASE_BYTES // max(1, self._rows[0].nbytes))
 
-    def read(self, rows):
-        """Copy the rows (B,) -> (B, ...)."""
-        out = np.empty((len(rows), *self._rows.shape[1:]), self._rows.dtype)
-        for start in range(0, len(rows), self._step):
-            piece = slice(start, start + self._step)
+    def read(self, index):
+        """Copy rows (B,), or of rows (B,) the columns (B,): `index` holds both -> (B, ...)."""
+        depth = len(index)
+        source = self._rows.reshape(-1, *self._rows.shape[depth:])
+        places = np.ravel_multi_index(index, self._rows.shape[:depth])
+        out = np.empty((len(places), *source.shape[1:]), source.dtype)
+        step = max(1, RELEASE_BYTES // max(1, source[0].nbytes))
+        for start in range(0, len(places), step):
+            piece = slice(start, start + step)
             # Rows are checked already: "clip" spares numpy a buffer for `out`.
-            np.take(self._rows, rows[piece], axis=0, out=out[piece], mode="clip")
+            np.take(source, places[piece], axis=0, out=out[piece], mode="clip")
             if hasattr(mmap, "MADV_DONTNEED"):
                 # Pages stay in the system's cache, but count no longer as this process's memory.
                 # Around a row the system maps far more than is read, so this cannot wait.
@@ -50,27 +55,29 @@ class BlockRows:
 
     def __init__(self, path, dataset):
         self._dataset = dataset  # keeps its file open
-        chunk = dataset.chunks[0] if dataset.chunks else 1
+        chunk, columns, *_ = dataset.chunks or (1, 1)
         row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
-        self._block = chunk * max(1, BLOCK_BYTES // (row_bytes * chunk))
+        self._block = chunk * max(1, BLOCK_BYTES // (row_bytes * chunk)), columns
 
-    def read(self, rows):
-        """Copy the rows (B,) -> (B, ...)."""
-        order = np.argsort(rows, kind="stable")
-        rising = rows[order]
-        out = np.empty((len(rows), *self._dataset.shape[1:]), self._dataset.dtype)
-        cuts = np.flatnonzero(np.diff(rising // self._block)) + 1
-        for places, wanted in zip(np.split(order, cuts), np.split(rising, cuts)):
-            if len(wanted):
-                first = wanted[0]
-                out[places] = self._dataset[first : wanted[-1] + 1][wanted - first]
+    def read(self, index):
+        """Copy rows (B,), or of rows (B,) the columns (B,): `index` holds both -> (B, ...)."""
+        blocks = np.stack([wanted // size for wanted, size in zip(index, self._block)])
+        order = np.lexsort(blocks[::-1])
+        cuts = np.flatnonzero(np.diff(blocks[:, order]).any(0)) + 1
+        out = np.empty((len(order), *self._dataset.shape[len(index) :]), self._dataset.dtype)
+        for places in np.split(order, cuts):
+            if len(places):
+                inside = [wanted[places] for wanted in index]
+                block = self._dataset[tuple(slice(i.min(), i.max() + 1) for i in inside)]
+                out[places] = block[tuple(i - i.min() for i in inside)]
         return out
 
 
 class Rows:
     """One key of several HDF5 files as a single array (N, ...) that reads only what is indexed.
 
-    `rows[indices]` takes an integer, a slice or integers (B,) and gives numpy rows (B, ...).
+    `rows[indices]` takes an integer, a slice or integers (B,) and gives numpy rows (B, ...);
+    `rows[indices, columns]` gives of each row the one column asked for, and reads no other chunk.
     """
 
     def __init__(self, paths, key, rank, in_memory=False):
@@ -98,28 +105,37 @@ class Rows:
     def __len__(self):
         return self.shape[0]
 
-    def __getitem__(self, indices):
-        if isinstance(indices, slice):
-            indices = np.arange(*indices.indices(len(self)))
-        indices = np.asarray(indices)
-        if indices.ndim == 0:
-            return self[indices[None]][0]
-        if indices.size and indices.dtype.kind not in "iu":
-            raise TypeError(f"rows are asked for by integers, not by {indices.dtype}")
-        wrong = indices[(indices < 0) | (indices >= len(self))]
-        if wrong.size:
-            raise IndexError(f"{self.paths[0]}: row {wrong[0]}; rows are 0 to {len(self) - 1}")
-        indices = indices.astype(np.int64)
+    def __getitem__(self, index):
+        rows, *columns = index if isinstance(index, tuple) else (index,)
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self)))
+        index = [self._check(wanted, axis) for axis, wanted in enumerate([rows, *columns])]
+        index = tuple(np.broadcast_arrays(*index))
+        if index[0].ndim == 0:
+            return self[tuple(wanted[None] for wanted in index)][0]
         if self._whole is not None:
-            return self._whole[indices]
+            return self._whole[index]
         if len(self._parts) == 1:
-            return self._parts[0].read(indices)
-        out = np.empty((len(indices), *self.shape[1:]), self.dtype)
-        part_of = np.searchsorted(self.starts, indices, side="right") - 1
+            return self._parts[0].read(index)
+        out = np.empty((len(index[0]), *self.shape[len(index) :]), self.dtype)
+        part_of = np.searchsorted(self.starts, index[0], side="right") - 1
         for part in np.unique(part_of):
             places = np.flatnonzero(part_of == part)
-            out[places] = self._parts[part].read(indices[places] - self.starts[part])
+            rows, *columns = (wanted[places] for wanted in index)
+            out[places] = self._parts[part].read((rows - self.starts[part], *columns))
         return out
+
+    def _check(self, wanted, axis):
+        wanted, name = np.asarray(wanted), ("row", "column")[axis]
+        if wanted.size and wanted.dtype.kind not in "iu":
+            raise TypeError(f"{name}s are asked for by integers, not by {wanted.dtype}")
+        last = self.shape[axis] - 1
+        wrong = wanted[(wanted < 0) | (wanted > last)]
+        if wrong.size:
+            raise IndexError(
+                f"{self.paths[0]}: `{self.key}`, {name} {wrong[0]}; {name}s are 0 to {last}"
+            )
+        return wanted.astype(np.int64)
 
     def where(self, index):
         """Name the file and the row in it of one index, for messages."""
@@ -128,9 +144,13 @@ class Rows:
 
 
 def prefetch(iterable, depth=2):
-    """Yield the items of an iterable, drawn by one background thread up to `depth` ahead."""
+    """Yield the items of an iterable, drawn by one background thread up to `depth` ahead.
+
+    Torch uses one core in that thread: a second team of workers beside a training's own costs the
+    training a quarter of its speed, since teams wait for each other by spinning.
+    """
     iterator, end = iter(iterable), object()
-    with ThreadPoolExecutor(1) as executor:
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as executor:
         ahead = deque(executor.submit(next, iterator, end) for _ in range(depth))
         while (item := ahead.popleft().result()) is not end:
             ahead.append(executor.submit(next, iterator, end))
@@ -153,7 +173,7 @@ def _open(path, key, rank):
         )
     ranks = (rank,) if isinstance(rank, int) else rank
     if dataset.ndim not in ranks:
-        wanted = {2: "(N, C)", 3: "(N, T, D)", 4: "(N, T, h, w)"}[ranks[0]]
+        wanted = SHAPES.get(key, "(N, C)")
         raise DataError(f"{path}: `{key}` has shape {dataset.shape}; expected {wanted}.")
     if 0 in dataset.shape:
         raise DataError(f"{path}: `{key}` has shape {dataset.shape}: nothing in it to read.")

@@ -1,0 +1,199 @@
+"""Affinity propagation in many small sets at once: the scenes of every video of a batch.
+
+B videos of M frames; similarity s(i, k) says how well frame k would stand for frame i. A round of
+messages (Frey and Dueck, Clustering by Passing Messages Between Data Points, Science 2007) is
+
+    rival(i, k) <- max of total(i, k') over k' other than k
+    support(k)  <- s(k, k) - rival(k, k) + sum of max(0, s(i, k) - rival(i, k)) over i other than k
+    total(i, k) <- min(s(i, k) + min(0, support(k)), rival(i, k) + support(k))
+    total(k, k) <- rival(k, k) + support(k)
+
+where rival and total go only 1 - damping of the way. The paper's responsibility is s - rival, its
+availability total - s; frame k is an exemplar while total(k, k) > rival(k, k).
+
+The rest follows scikit-learn's `AffinityPropagation`, with two differences. It breaks ties by
+random noise, and symmetric similarities are full of ties (two frames alone in a scene stand for
+each other equally well): here the earlier frame wins, see TIE. And what it leaves as it is after
+the last iteration, a video that did not converge, is one scene here.
+"""
+
+import warnings
+
+import numpy as np
+import torch
+from numba import njit
+
+STEADY = 15  # rounds with the same exemplars after which a video has converged
+
+# Frame k is less similar to all frames by TIE * sqrt(k) of the largest magnitude: less than float32
+# can tell, far more than float64's rounding; by square roots hardly two sets of frames lose alike.
+TIE = 1e-9
+
+
+class NotConverged(UserWarning):
+    """Some videos were made one scene; `videos` lists their places in the batch."""
+
+    def __init__(self, videos, batch, iterations):
+        super().__init__(
+            f"affinity propagation has not converged after {iterations} iterations for "
+            f"{len(videos)} of {batch} videos: each is one scene. More damping (towards 1) or "
+            "more iterations may help"
+        )
+        self.videos = videos
+
+
+def affinity_propagation(similarities, damping=0.5, iterations=200, preference=None):
+    """Find scenes by similarities (B, M, M) -> exemplars (B, M) bool, labels (B, M) int64.
+
+    `preference`, a number or one a video (B,), replaces the diagonal: the higher, the more scenes;
+    None is the median of each matrix. `exemplars` marks the one frame that stands for each of S
+    scenes, `labels` numbers the scenes 0..S-1 in the order of these frames. A video that has not
+    converged is one scene, its exemplar the frame of the highest summed similarity, and a
+    `NotConverged` warning lists such videos. A video whose frames are all equally similar is one
+    scene too, unless the preference is higher still: then each frame is its own. Computed in
+    float64 without gradient; no video depends on the others.
+    """
+    similarities = _with_preference(similarities, damping, preference)
+    preference, frames = similarities[:, 0, 0].clone(), similarities.shape[1]
+    diagonal = torch.eye(frames, dtype=torch.bool, device=similarities.device)
+    lowest = similarities.masked_fill(diagonal, torch.inf).amin((1, 2))
+    alike = lowest >= similarities.masked_fill(diagonal, -torch.inf).amax((1, 2))
+
+    loss = TIE * torch.arange(frames, dtype=torch.float64, device=similarities.device).sqrt()
+    similarities -= similarities.abs().amax((1, 2), keepdim=True) * loss
+    exemplars = (alike & (preference > lowest))[:, None].repeat(1, frames)
+    rest = (~alike).nonzero()[:, 0]
+    if len(rest):
+        exchange = _exchange_compiled if similarities.device.type == "cpu" else _exchange
+        exemplars[rest] = exchange(similarities[rest], damping, iterations)
+    lost = ~(alike | exemplars.any(1))
+    if lost.any():
+        videos = lost.nonzero()[:, 0].tolist()
+        warnings.warn(NotConverged(videos, len(lost), iterations), stacklevel=2)
+    return _scenes(similarities, exemplars)
+
+
+def _with_preference(similarities, damping, preference):
+    """Check the arguments -> similarities in float64, a copy with the preference as diagonal."""
+    if similarities.ndim != 3 or not similarities.shape[1] == similarities.shape[2] > 0:
+        raise ValueError(f"similarities must be (B, M, M), not {tuple(similarities.shape)}")
+    if not 0.5 <= damping < 1:
+        raise ValueError(f"damping must be at least 0.5 and less than 1, not {damping}")
+    similarities = similarities.detach().to(torch.float64, copy=True)
+    odd = ~similarities.sum((1, 2)).isfinite()
+    if odd.any():
+        raise ValueError(f"similarities of video {int(odd.nonzero()[0])} are NaN or infinite")
+    if preference is None:
+        flat = similarities.flatten(1)
+        middle = {(flat.shape[1] + 1) // 2, flat.shape[1] // 2 + 1}  # one rank or two
+        preference = sum(flat.kthvalue(rank).values for rank in middle) / len(middle)
+    preference = torch.as_tensor(preference).detach().to(similarities)
+    if preference.shape not in ((), similarities.shape[:1]) or not preference.isfinite().all():
+        raise ValueError(
+            f"preference must be finite, one number or one a video ({len(similarities)},), "
+            f"not of shape {tuple(preference.shape)} or with NaN"
+        )
+    _diagonal(similarities).copy_(preference[..., None])
+    return similarities
+
+
+def _diagonal(matrices):
+    """View the diagonals (B, M) of (B, M, M)."""
+    return matrices.diagonal(dim1=1, dim2=2)
+
+
+def _exchange(similarities, damping, iterations):
+    """Exchange messages on any device -> exemplars (B, M) bool; none if it has not converged."""
+    total, rival = similarities.clone(), similarities.clone()
+    exemplars = torch.zeros_like(_diagonal(total), dtype=torch.bool)
+    before, steady = exemplars, exemplars.new_zeros(len(exemplars), dtype=torch.int64)
+    for iteration in range(iterations):
+        best, candidate = total.topk(2, dim=2)
+        others = best[:, :, :1].expand_as(total).scatter(2, candidate[:, :, :1], best[:, :, 1:])
+        rival.lerp_(others, 1 - damping)
+        responsibility = similarities - rival
+        support = responsibility.clamp(min=0)
+        _diagonal(support).copy_(_diagonal(responsibility))
+        support = support.sum(1, keepdim=True)
+        backed = rival + support
+        update = torch.minimum(similarities + support.clamp(max=0), backed)
+        _diagonal(update).copy_(_diagonal(backed))
+        total.lerp_(update, 1 - damping)
+
+        now = _diagonal(total) > _diagonal(rival)
+        steady = torch.where((now == before).all(1), steady + 1, 1)
+        before = now
+        if iteration >= STEADY:  # never earlier, as scikit-learn
+            # Of videos that have converged before, the exemplars stay as they were then.
+            exemplars |= now & ((steady >= STEADY) & ~exemplars.any(1))[:, None]
+            if exemplars.any(1).all():
+                break
+    return exemplars
+
+
+def _exchange_compiled(similarities, damping, iterations):
+    """Do as `_exchange`, for tensors on the CPU, where it is some thirty times as fast."""
+    exemplars = np.zeros(similarities.shape[:2], np.bool_)
+    _exchange_videos(similarities.mT.contiguous().numpy(), damping, iterations, exemplars)
+    return torch.from_numpy(exemplars)
+
+
+@njit(nogil=True, cache=True)  # in one thread: a parallel one would reset torch's threads
+def _exchange_videos(transposed, damping, iterations, exemplars):
+    """Fill in exemplars (B, M) from similarities (B, M, M) whose rows are the candidates."""
+    for video in range(len(transposed)):
+        if not _exchange_video(transposed[video], damping, iterations, exemplars[video]):
+            exemplars[video] = False
+
+
+@njit(fastmath={"nnan", "nsz", "reassoc"}, cache=True)  # lets sums run in vector registers
+def _exchange_video(similarity, damping, iterations, exemplars):
+    """Exchange the messages of one video, (M, M) by candidate -> whether they converged."""
+    total, rival = similarity.copy(), similarity.copy()
+    first, second = np.empty(len(total)), np.empty(len(total))  # of each frame's candidates
+    frames, step, steady = len(total), 1 - damping, 0
+    for iteration in range(iterations):
+        first[:], second[:] = -np.inf, -np.inf
+        for k in range(frames):
+            for i in range(frames):
+                second[i] = max(second[i], min(first[i], total[k, i]))
+                first[i] = max(first[i], total[k, i])
+        changed, count = False, 0
+        for k in range(frames):
+            support = 0.0
+            for i in range(frames):
+                other = second[i] if total[k, i] == first[i] else first[i]
+                rival[k, i] += step * (other - rival[k, i])
+                support += max(0.0, similarity[k, i] - rival[k, i])
+            support += min(0.0, similarity[k, k] - rival[k, k])
+            own = total[k, k] + step * (rival[k, k] + support - total[k, k])
+            for i in range(frames):
+                update = min(similarity[k, i] + min(0.0, support), rival[k, i] + support)
+                total[k, i] += step * (update - total[k, i])
+            total[k, k] = own
+            changed |= exemplars[k] != (own > rival[k, k])
+            exemplars[k] = own > rival[k, k]
+            count += exemplars[k]
+        steady = 1 if changed else steady + 1
+        if iteration >= STEADY and steady >= STEADY and count:
+            return True
+    return False
+
+
+def _scenes(similarities, exemplars):
+    """Choose anew within each exemplar's scene, then join frames to them -> exemplars, labels.
+
+    All frames are one scene where there is no exemplar.
+    """
+    scene = _nearest(similarities, exemplars)
+    together = scene[:, :, None] == scene[:, None]
+    inner = (similarities * together).sum(1, keepdim=True)  # of a frame's scene to that frame
+    chosen = inner.where(together, -torch.inf).argmax(2)
+    exemplars = torch.zeros_like(exemplars).scatter(1, chosen, True)
+    return exemplars, (exemplars.cumsum(1) - 1).gather(1, _nearest(similarities, exemplars))
+
+
+def _nearest(similarities, exemplars):
+    """Return the exemplar of each frame (B, M) int64; frame 0 where there is none."""
+    nearest = similarities.where(exemplars[:, None], -torch.inf).argmax(2)
+    return torch.arange(nearest.shape[1], device=nearest.device).where(exemplars, nearest)

@@ -1,0 +1,40 @@
+"""Temporally consistent spatial augmentation: one random draw per clip, for all of its frames.
+
+A clip is cropped to a part of its picture, enlarged to its old size again, and made brighter or
+darker; what moves in it moves as before. There are no flips: in a mirror a 2 is no 2 any more, and
+neither is writing.
+
+B clips, T frames a clip, C channels (1 or 3), h x w pixels.
+"""
+
+import torch
+from kornia.augmentation import RandomContrast, RandomResizedCrop, VideoSequential
+from torch import Tensor
+
+CROP_AREA = (0.6, 1.0)  # the share of the picture that is kept …
+CROP_RATIO = (0.9, 1.1)  # … and by how much that is stretched: 1 keeps the picture's proportions
+BRIGHTNESS = (0.8, 1.2)  # what every pixel is multiplied by, up to white
+
+
+def augment_clips(clips: Tensor, generator: torch.Generator) -> Tensor:
+    """Crop and brighten clips, (B, T, C, h, w) floats in [0, 1] -> the same shape and type.
+
+    The draws come from `generator`, which moves on: another call gives other views, the same seed
+    gives the same. Raises ValueError for clips of another shape or type.
+    """
+    if clips.ndim != 5 or clips.shape[2] not in (1, 3) or not clips.is_floating_point():
+        raise ValueError(
+            f"clips are {tuple(clips.shape)} of {clips.dtype}; expected floats in [0, 1] of shape "
+            "(B, T, 1 or 3, h, w)"
+        )
+    height, width = clips.shape[3:]
+    ratio = tuple(width / height * bound for bound in CROP_RATIO)
+    augmentation = VideoSequential(
+        RandomResizedCrop((height, width), CROP_AREA, ratio, cropping_mode="resample"),
+        RandomContrast(BRIGHTNESS, p=1.0),  # kornia's brightness adds, its contrast multiplies
+    )
+    with torch.random.fork_rng(devices=[]):  # kornia knows only the global generator
+        torch.set_rng_state(generator.get_state())
+        augmented = augmentation(clips)
+        generator.set_state(torch.get_rng_state())
+    return augmented
