@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from vidhash_lab.losses import debiased_contrastive, masked_reconstruction
+from vidhash_lab.losses import (
+    cluster,
+    debiased_contrastive,
+    masked_reconstruction,
+    quadruplet,
+    quantisation,
+    similarity,
+)
 
 
 def slow_debiased_contrastive(view1, view2, temperature, tau_plus):
@@ -78,3 +85,23 @@ def test_masked_reconstruction_has_the_gradient_of_a_mean_squared_error(generato
     truth = frames.repeat(2, 1, 1)[torch.arange(6)[:, None], hidden]
     plain = 3 * 2 * torch.nn.functional.mse_loss(predicted, truth)
     torch.testing.assert_close(ours, torch.autograd.grad(plain, predicted)[0])
+
+
+def test_the_losses_of_mcmsh_are_their_formulas(generator):
+    B, T, H, K = 5, 4, 6, 8
+    hidden, target = torch.randn(B, T, H, generator=generator), torch.randn(B, H)
+    h, s, d1, d2 = torch.tanh(torch.randn(4, B, K, generator=generator))
+    label = torch.tensor([1.0, -1, 1, 1, -1])
+    clustered = paired = quantised = hinged = 0.0
+    for b in range(B):
+        for j in range(H):
+            clustered += (sum(hidden[b, t, j] for t in range(T)) / T - target[b, j]) ** 2 / (B * H)
+        paired += (label[b] - sum(h[b, k] * s[b, k] for k in range(K)) / K) ** 2 / B
+        quantised += sum((h[b, k] - (1 if h[b, k] >= 0 else -1)) ** 2 for k in range(K)) / (B * K)
+        near, far = ((h[b] - s[b]) ** 2).sum(), ((h[b] - d1[b]) ** 2).sum()
+        apart = ((d1[b] - d2[b]) ** 2).sum()
+        hinged += (max(0, K / 4 + near - far) + max(0, K / 64 + near - apart)) / B
+    assert cluster(hidden, target).item() == pytest.approx(float(clustered), rel=1e-5)
+    assert similarity(h, s, label).item() == pytest.approx(float(paired), rel=1e-5)
+    assert quantisation(h).item() == pytest.approx(float(quantised), rel=1e-5)
+    assert quadruplet(h, s, d1, d2).item() == pytest.approx(float(hinged), rel=1e-5)

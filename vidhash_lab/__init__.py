@@ -5,12 +5,24 @@ from vidhash_lab.codes import encode, pack, unpack
 from vidhash_lab.comparison import Comparison, compare
 from vidhash_lab.data import DataError, FeatureSet, VideoDataset, open_dataset
 from vidhash_lab.metrics import Evaluation, evaluate
-from vidhash_lab.models import METHODS, ConMH, ConMHConfig, baselines
+from vidhash_lab.models import (
+    BTH,
+    MCMSH,
+    METHODS,
+    BTHConfig,
+    ConMH,
+    ConMHConfig,
+    MCMSHConfig,
+    baselines,
+)
 from vidhash_lab.search import HammingIndex
 from vidhash_lab.training import NonFiniteLoss, StepDecay, fit
 
 __all__ = [
+    "BTH",
+    "MCMSH",
     "METHODS",
+    "BTHConfig",
     "Comparison",
     "ConMH",
     "ConMHConfig",
@@ -19,6 +31,7 @@ __all__ = [
     "FeatureSet",
     "HammingIndex",
     "History",
+    "MCMSHConfig",
     "NonFiniteLoss",
     "StepDecay",
     "VideoDataset",

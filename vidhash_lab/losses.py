@@ -1,6 +1,6 @@
 """Losses as pure functions of tensors; each returns one scalar, without its weight.
 
-B videos in a batch, D feature width, K bits.
+B videos in a batch, T frames per video, D feature width, H hidden width, K bits.
 """
 
 import math
@@ -60,3 +60,44 @@ def debiased_contrastive(view1, view2, temperature, tau_plus):
     debiased = (negative_sum - tau_plus * negatives * positive) / (1 - tau_plus)
     debiased = debiased.clamp(min=negatives * math.exp(-1 / temperature))
     return -torch.log(positive / (positive + debiased)).mean()
+
+
+def cluster(hidden, target):
+    """Mean squared distance of mean hidden states (B, T, H) to their videos' anchors (B, H).
+
+    MCMSH (ACM MM 2022), structure of clusters; BTH (CVPR 2021) calls it mu.
+    """
+    return F.mse_loss(hidden.mean(1, dtype=torch.float32), target)
+
+
+def similarity(codes1, codes2, label):
+    """Mean of (y - <h1, h2> / K)^2 over pairs of codes (B, K); y (B,) is +1 or -1.
+
+    MCMSH, structure of similarity; BTH's neighbour loss.
+    """
+    agreement = (codes1 * codes2).mean(1)
+    return F.mse_loss(agreement, label)
+
+
+def quantisation(codes):
+    """Mean squared distance of relaxed codes (B, K) to their signs; the signs are constants.
+
+    In MCMSH's code, not in its paper. There the sign passes its gradient straight through, which
+    cancels the other half: the term is logged but moves nothing. Here it pulls codes to +-1.
+    """
+    return F.mse_loss(codes, torch.where(codes >= 0, 1.0, -1.0))
+
+
+def quadruplet(codes, similar, dissimilar1, dissimilar2):
+    """Mean hinge loss of relaxed codes (B, K) of four: h, s like it, d1 and d2 unlike it.
+
+    relu(K/4 + |h - s|^2 - |h - d1|^2) + relu(K/64 + |h - s|^2 - |d1 - d2|^2): s is to be nearer
+    than d1 by a wide margin, and than two dissimilar ones are to each other by a narrow one.
+    MCMSH (ACM MM 2022), structure of quadruplets.
+    """
+    bits = codes.shape[1]
+    near, far, apart = (
+        (a - b).square().sum(1)
+        for a, b in ((codes, similar), (codes, dissimilar1), (dissimilar1, dissimilar2))
+    )
+    return (F.relu(bits / 4 + near - far) + F.relu(bits / 64 + near - apart)).mean()

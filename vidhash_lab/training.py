@@ -5,7 +5,9 @@ everything random comes from two generators that `seed` starts and a checkpoint 
 interrupted run continues as if nothing had happened.
 """
 
+import ctypes
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +74,8 @@ def fit(
     model.check_fits(train)
     precision = _precision(precision, device)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)
+    _keep_freed_memory()
+    model.to(fabric.device)  # a model whose `prepare` trains something does it there
     recipe = {"epochs": epochs, "batch_size": min(batch_size, len(train))}
     recipe |= {"learning_rate": learning_rate, "schedule": str(schedule), "seed": seed}
     recipe |= {"precision": precision, "videos": len(train)}
@@ -155,6 +159,19 @@ def _run_epoch(fabric, optimizer, run, batches, bar, epoch):
     means = {name: value / steps for name, value in sums.items()}
     means["loss"] = sum(means.values())
     return {"epoch": epoch + 1} | means | {"seconds": time.perf_counter() - started}
+
+
+def _keep_freed_memory():
+    """Ask the C library not to give freed memory back to the system, where it is glibc.
+
+    It would after every step, for each tensor of some megabytes, and the pages that come anew in
+    the next must be cleared: a tenth of a step of a small ConMH.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mmap_threshold, trim_threshold = -3, -1
+        mallopt(mmap_threshold, 32 << 20)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def _precision(precision, device):

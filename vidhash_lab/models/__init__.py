@@ -2,8 +2,19 @@
 
 from vidhash_lab.models import baselines
 from vidhash_lab.models.baselines import ITQ, LSH, PCAH
+from vidhash_lab.models.bth import BTH, BTHConfig
 from vidhash_lab.models.conmh import ConMH, ConMHConfig
+from vidhash_lab.models.mcmsh import MCMSH, MCMSHConfig
 
-METHODS = {"conmh": ConMH, "lsh": LSH, "pcah": PCAH, "itq": ITQ}
+METHODS = {"conmh": ConMH, "mcmsh": MCMSH, "bth": BTH, "lsh": LSH, "pcah": PCAH, "itq": ITQ}
 
-__all__ = ["METHODS", "ConMH", "ConMHConfig", "baselines"]
+__all__ = [
+    "BTH",
+    "MCMSH",
+    "METHODS",
+    "BTHConfig",
+    "ConMH",
+    "ConMHConfig",
+    "MCMSHConfig",
+    "baselines",
+]

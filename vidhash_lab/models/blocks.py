@@ -1,6 +1,6 @@
 """What several methods share: the transformer block, positions, binary codes, the common shape.
 
-B videos in a batch, T frames per video, H hidden width, K bits.
+B videos in a batch, T frames per video, D feature width, H hidden width, K bits.
 """
 
 import torch
@@ -83,7 +83,7 @@ class Attention(nn.Module):
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
-def attend(query, key, value):
+def attend(query, key, value, dropout=0.0):
     """Scaled dot-product attention (B, heads, T, width), in float32 on a CPU.
 
     There, torch's bfloat16 kernel needs five to eight times as long backward for clips of some
@@ -92,19 +92,41 @@ def attend(query, key, value):
     if query.device.type == "cpu":
         query, key, value = query.float(), key.float(), value.float()
     with torch.autocast(query.device.type, enabled=False):
-        return F.scaled_dot_product_attention(query, key, value)
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+
+
+class Dropout(nn.Module):
+    """Set values to zero with `probability`, rounded to 1/256, and scale up the others.
+
+    On a CPU torch's own draws one number a value, with one core: a sixth of MCMSH's step. Here
+    it is one byte a value.
+    """
+
+    def __init__(self, probability):
+        super().__init__()
+        self.threshold = round(256 * probability)
+
+    def forward(self, x):
+        if not self.training or self.threshold == 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.threshold / 256)
+        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+        kept = words.view(torch.uint8)[: x.numel()].view(x.shape).ge_(self.threshold)
+        return x * kept.to(x.dtype).mul_(256 / (256 - self.threshold))
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, linear, four times as wide inside."""
+    """Linear, GELU, linear, `expansion` times as wide inside; dropout after the last two."""
 
-    def __init__(self, dim):
+    def __init__(self, dim, expansion=4, dropout=0.0):
         super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
+        self.fc1 = nn.Linear(dim, expansion * dim)
+        self.fc2 = nn.Linear(expansion * dim, dim)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x):
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
 
 
 class Block(nn.Module):
@@ -162,3 +184,27 @@ def binarise(x):
 def sign(x):
     """Video codes in {-1, +1}; sign(0) is +1, where the released code leaves a third value."""
     return torch.where(x >= 0, 1.0, -1.0)
+
+
+def corrupt_(frames, probability, generator):
+    """Corrupt frames (..., T, D) in place, each with `probability` -> the same frames.
+
+    Hand in a copy, as `rows` gives one. Of the corrupted, 80% become zero, 10% another frame and
+    10% stay. The other frame is one of those handed in, which are a random draw of the set: that
+    spares reading a video for a frame.
+    The released MCMSH and BTH corrupt their training set itself, a little more every epoch.
+    """
+    flat = frames.flatten(0, -2)  # (all frames, D), a view
+    draw = torch.rand(len(flat), generator=generator) / probability  # below 1: corrupted
+    replaced = torch.where((draw >= 0.8) & (draw < 0.9))[0]
+    others = torch.randint(len(flat), replaced.shape, generator=generator)
+    flat[replaced] = flat[others]
+    flat[torch.where(draw < 0.8)[0]] = 0
+    return frames
+
+
+# MKL finds out at a vector function's first call which kernel suits the processor. When two threads
+# make that call at once, one of them may run a kernel of lower accuracy (an error of 5e-5), and the
+# same seed gives other codes in one process of twelve. So one thread makes the first calls.
+for _function in (torch.tanh, torch.exp, torch.log, torch.sqrt, torch.sin, torch.cos, torch.erf):
+    _function(torch.ones(1))

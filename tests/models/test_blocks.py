@@ -1,0 +1,42 @@
+"""What several methods share: dropout, corruption of frames."""
+
+import torch
+
+from vidhash_lab.models.blocks import Dropout, corrupt_
+
+
+def test_dropout_drops_and_scales():
+    x = torch.ones(200_000, requires_grad=True)
+    dropout = Dropout(0.25)
+    out = dropout(x)
+    torch.testing.assert_close(out.detach().unique(), torch.tensor([0, 256 / 192]))
+    assert abs((out == 0).float().mean() - 0.25) < 0.005
+    assert abs(out.mean() - 1) < 0.01
+    out.sum().backward()
+    torch.testing.assert_close(x.grad, out.detach())
+    assert dropout(x).ne(out).any()
+    assert dropout.eval()(x) is x and Dropout(0.0)(x) is x
+
+
+def test_dropout_treats_neighbours_independently():
+    """Eight values share one random word: each pair must still be dropped on its own."""
+    kept = (Dropout(0.5)(torch.ones(400_000)) > 0).float().view(-1, 8)
+    correlation = torch.corrcoef(kept.T) - torch.eye(8)
+    assert kept.mean(0).sub(0.5).abs().max() < 0.01 and correlation.abs().max() < 0.02
+
+
+def test_corruption_has_its_shares(generator):
+    frames = torch.randn(200, 50, 4, generator=generator)
+    clean = frames.clone()
+    assert corrupt_(frames, 0.15, generator) is frames
+    zeroed = (frames == 0).all(-1)
+    replaced = (frames != clean).any(-1) & ~zeroed
+    assert abs(zeroed.float().mean() - 0.12) < 0.01
+    assert abs(replaced.float().mean() - 0.015) < 0.004
+    others = {tuple(frame) for frame in clean.flatten(0, 1).tolist()}
+    assert all(tuple(frame) in others for frame in frames[replaced].tolist())
+
+
+def test_everything_is_corrupted_where_that_is_asked_for(generator):
+    frames = torch.randn(50, 20, 3, generator=generator)
+    assert (corrupt_(frames, 1.0, generator) == 0).all(-1).float().mean() > 0.7

@@ -1,0 +1,44 @@
+"""Published numbers of the field, each with the place it was read at.
+
+`published.csv` has one row a number: method, variant (of an ablation), dataset, bits, metric,
+value, source. Numbers can be compared with one's own only on the same data set, with the same
+protocol: divided by K (`denominator="k"`), query and database as the source has them, ties in
+whatever order its sort left them.
+"""
+
+import csv
+from dataclasses import dataclass
+from importlib.resources import files
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published number; what a source does not state is empty, bits then None."""
+
+    method: str
+    variant: str
+    dataset: str
+    bits: int | None
+    metric: str
+    value: float
+    source: str
+
+
+def published(**wanted):
+    """List the published numbers whose fields are the wanted ones, in the order of the file.
+
+    For example published(method="ConMH", dataset="FCVID", bits=64, metric="mAP@20"). A field that
+    there is not is a TypeError; no number that fits is an empty list.
+    """
+    unknown = set(wanted) - set(Published.__dataclass_fields__)
+    if unknown:
+        fields = ", ".join(Published.__dataclass_fields__)
+        raise TypeError(f"no such field: {', '.join(sorted(unknown))}; there are {fields}")
+    return [row for row in _read() if all(getattr(row, k) == v for k, v in wanted.items())]
+
+
+def _read():
+    with files("vidhash_lab").joinpath("published.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            bits = int(row["bits"]) if row["bits"] else None
+            yield Published(**row | {"bits": bits, "value": float(row["value"])})
