@@ -45,6 +45,9 @@ def every_figure():
     yield plots.masked_views(FRAMES, MASKED)
     yield plots.reconstruction(FRAMES, MASKED[0], FRAMES)
     yield plots.query_results(FRAMES, results, range(10), [True, False] * 5, 64)
+    yield plots.film_strips(results[:3], ["a", "b", "c"], ["red", "blue", "black"])
+    yield plots.gates(FRAMES, {"one": GENERATOR.random((25, 8)), "two": GENERATOR.random((25, 8))})
+    yield plots.ablation({"a": [0.1, 0.2], "b": [0.3]}, {"a": 0.4}, xlabel="mAP", source="paper")
     yield plots.training_curves({"one": history(), "other": history()})
     yield plots.sweep([0.1, 0.5], {"ConMH": [[0.1, 0.2], [0.3, 0.4]]}, xlabel="x", ylabel="y")
     yield plots.sweep([1], {"a": [[0.1]]}, xlabel="x", ylabel="y", references={"b": 0.2}, note="n")
@@ -107,3 +110,19 @@ def test_a_sweep_shows_mean_deviation_and_every_seed():
     assert len(axis.collections[0].get_offsets()) == 4
     bar = axis.containers[0][2][0].get_segments()[0]
     np.testing.assert_allclose(bar[:, 1], 0.2 + np.array([-1, 1]) * runs[0].std(ddof=1))
+
+
+def test_gates_show_time_along_the_strip_and_channels_sorted():
+    opening = np.zeros((25, 3))
+    opening[:, 1], opening[4, 0] = 1, 0.5  # channel 1 is open, channel 0 at frame 4 by half
+    strip, drawn = images(plots.gates(FRAMES, {"gate": opening}))
+    assert strip.shape == (32, 25 * 33 - 1)
+    np.testing.assert_array_equal(drawn, opening.T[[2, 0, 1]])
+
+
+def test_an_ablation_shows_published_values_only_where_there_are_some():
+    figure = plots.ablation({"a": [0.1], "b": [0.3]}, {"b": 0.4}, xlabel="x")
+    ours, theirs = figure.axes
+    assert [text.get_text() for text in theirs.texts] == ["0.400"]
+    assert theirs.lines[0].get_ydata() == [1]
+    assert [label.get_text() for label in ours.get_yticklabels()] == ["a", "b"]

@@ -7,6 +7,7 @@ from vidhash_lab import widgets
 from vidhash_lab.codes import encode
 from vidhash_lab.data import open_dataset
 from vidhash_lab.models.baselines import ITQ
+from vidhash_lab.models.mcmsh import MCMSH
 from vidhash_lab.search import HammingIndex
 
 
@@ -55,6 +56,19 @@ def test_every_number_of_hidden_frames_can_be_chosen():
     for count in range(hidden.min, hidden.max + 1):
         hidden.value = count
         assert f"sees {25 - count} of 25" in status.value
+
+
+def test_gate_browser_draws_the_chosen_video_and_place(searched):
+    dataset, _, _ = searched
+    model = MCMSH.for_dataset(dataset, 16, hidden_dim=32)
+    (video, place), picture, status = parts(widgets.gate_browser(model, dataset.query))
+    assert status.value.startswith("video 0, token mixer: gates open from 0.")
+    drawn = {bytes(picture.value)}
+    video.value = 5
+    drawn.add(bytes(picture.value))
+    place.value = "at the end"
+    drawn.add(bytes(picture.value))
+    assert len(drawn) == 3 and status.value.startswith("video 5, at the end: gates open from 0.")
 
 
 def test_a_widget_says_what_went_wrong():

@@ -4,7 +4,7 @@ from vidhash_lab.checkpoints import History, load, load_released, save
 from vidhash_lab.codes import encode, pack, unpack
 from vidhash_lab.comparison import Comparison, compare
 from vidhash_lab.data import DataError, FeatureSet, VideoDataset, open_dataset
-from vidhash_lab.metrics import Evaluation, evaluate
+from vidhash_lab.metrics import Evaluation, TwinProbe, evaluate, twin_probe
 from vidhash_lab.models import (
     BTH,
     MCMSH,
@@ -34,6 +34,7 @@ __all__ = [
     "MCMSHConfig",
     "NonFiniteLoss",
     "StepDecay",
+    "TwinProbe",
     "VideoDataset",
     "baselines",
     "compare",
@@ -45,5 +46,6 @@ __all__ = [
     "open_dataset",
     "pack",
     "save",
+    "twin_probe",
     "unpack",
 ]

@@ -80,12 +80,14 @@ def similarity(codes1, codes2, label):
 
 
 def quantisation(codes):
-    """Mean squared distance of relaxed codes (B, K) to their signs; the signs are constants.
+    """Mean squared distance of relaxed codes (B, K) to their signs, without a gradient.
 
     In MCMSH's code, not in its paper. There the sign passes its gradient straight through, which
-    cancels the other half: the term is logged but moves nothing. Here it pulls codes to +-1.
+    cancels the other half: the term is shown and moves nothing, and so it is here. With the sign as
+    a constant it would pull codes to +-1, and without the cluster loss all to the same ones:
+    similarity alone fell from mAP@20 0.16 to 0.01 on the digit stories, quadruplets from 0.40.
     """
-    return F.mse_loss(codes, torch.where(codes >= 0, 1.0, -1.0))
+    return F.mse_loss(codes, torch.where(codes >= 0, 1.0, -1.0)).detach()
 
 
 def quadruplet(codes, similar, dissimilar1, dissimilar2):

@@ -9,6 +9,7 @@ T frames per video, V views, K bits; pictures are (T, h, w) or (T, h, w, 3) uint
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, GREY = "#CC79A7", "#56B4E9", "#7F7F7F"
@@ -63,6 +64,71 @@ def query_results(query, results, distances, relevant, bits):
         colour = BLUE if right else RED
         _draw_strip(axis, result, frame=colour)
         _label(axis, f"{'✓' if right else '✗'}  {distance} / {bits}", colour)
+    return figure
+
+
+def film_strips(videos, labels, colours=None):
+    """Draw several videos (R, T, h, w) one below the other, each with its label."""
+    figure, axes = _strips(len(videos))
+    for axis, frames, label, colour in zip(axes, videos, labels, colours or ["black"] * len(axes)):
+        _draw_strip(axis, frames, frame=colour if colours else None)
+        _label(axis, label, colour)
+    return figure
+
+
+def gates(frames, openings):
+    """Draw how far gates open, {name: (T, H)} from 0 to 1, over time below a film strip (T, h, w).
+
+    Each map's channels are sorted by their mean, and share one colour scale with the others.
+    """
+    count, T = len(openings), len(frames)
+    figure = Figure(figsize=(WIDTH, 0.5 + 1.55 * count), dpi=DPI, layout="constrained")
+    heights = [WIDTH / (1.2 * T)] + [1.4] * count
+    strip, *maps = figure.subplots(1 + count, height_ratios=heights, sharex=True)
+    _draw_strip(strip, frames, extent=(0, T, 0, 1), aspect="auto")
+    lowest = min(each.min() for each in openings.values())
+    highest = max(each.max() for each in openings.values())
+    for axis, (name, opening) in zip(maps, openings.items()):
+        opening = np.asarray(opening)
+        order = opening.mean(0).argsort(kind="stable")
+        drawn = axis.imshow(
+            opening.T[order], aspect="auto", extent=(0, T, 0, len(order)), cmap="cividis",
+            vmin=lowest, vmax=highest, interpolation="nearest", origin="lower",
+        )  # fmt: skip
+        axis.set_ylabel(f"{name}\nchannel, sorted")
+        axis.set_yticks([])
+    maps[-1].set_xlabel(f"frame, 0 to {T - 1}")
+    figure.colorbar(drawn, ax=maps, label="opening", fraction=0.03, pad=0.01)
+    return figure
+
+
+def ablation(scores, published, *, xlabel, note="", source=""):
+    """Draw variants' scores {variant: (seeds,)} beside published ones {variant: score}.
+
+    Two panels, since two data sets have two scales: ours with mean, deviation and every seed.
+    """
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.4 * len(scores)), dpi=DPI, layout="constrained")
+    ours, theirs = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+    rows = np.arange(len(scores))
+    for row, runs in zip(rows, scores.values()):
+        runs = np.asarray(runs)
+        spread = runs.std(ddof=min(1, len(runs) - 1))
+        ours.errorbar(runs.mean(), row, xerr=spread, marker="o", color=BLUE, capsize=4)
+        ours.scatter(runs, [row + 0.2] * len(runs), s=18, facecolors="none", edgecolors=BLUE)
+    known = [(row, published[name]) for row, name in zip(rows, scores) if name in published]
+    for row, value in known:
+        theirs.plot(value, row, "D", color=ORANGE)
+        theirs.annotate(f"{value:.3f}", (value, row), (7, -4), textcoords="offset points")
+    ours.set_yticks(rows, list(scores))
+    ours.set_ylim(len(rows) - 0.5, -0.5)
+    ours.set_xlabel(xlabel)
+    theirs.set_xlabel(f"published: {source}")
+    figure.supxlabel(note, fontsize=9)
+    for axis in (ours, theirs):
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.margins(x=0.15)
+        _tidy(axis)
+    theirs.tick_params(labelleft=False)
     return figure
 
 
@@ -152,13 +218,14 @@ def _strips(count):
     return figure, figure.subplots(count, squeeze=False)[:, 0]
 
 
-def _draw_strip(axis, frames, frame=None):
+def _draw_strip(axis, frames, frame=None, **placing):
     frames = np.asarray(frames)
     gap = np.full_like(frames[:, :, :1], 255)
     strip = np.concatenate(list(np.concatenate([frames, gap], axis=2)), axis=1)[:, :-1]
     # Eight levels look the same at this size; sensor noise would be most of a notebook's bytes.
     strip = strip // 32 * 36
-    axis.imshow(strip, cmap="gray", vmin=0, vmax=255, aspect="equal", interpolation="nearest")
+    placing = {"aspect": "equal"} | placing
+    axis.imshow(strip, cmap="gray", vmin=0, vmax=255, interpolation="nearest", **placing)
     axis.set_axis_off()
     if frame is not None:
         height, width = strip.shape[:2]

@@ -13,6 +13,8 @@ from vidhash_lab import plots
 from vidhash_lab.models.conmh import ConMHConfig, draw_masks
 from vidhash_lab.search import retrieve
 
+GATE_NAMES = {"L-RD, long range": "lrd", "M-RD, middle": "mrd", "S-RD, short": "srd"}
+
 
 def panel(draw, **controls):
     """Lay out controls beside the picture that `draw(**values) -> (Figure, status)` makes."""
@@ -78,6 +80,29 @@ def mask_slider(frames, seed=0):
         hidden=_slider("hidden frames", T // 2, T - 1, 1),
         order=_slider("random order", 0, 9),
     )
+
+
+def gate_browser(model, feature_set):
+    """Choose a video and a place, see how far MCMSH's gates open there over time and channels."""
+    places = {"token mixer": "token_mixer.", "channel mixer": "channel_mixer.", "at the end": ""}
+
+    def draw(video, place):
+        with torch.inference_mode():
+            openings = model.eval().mc_mlp.gate_openings(feature_set.rows(video))
+        chosen = {
+            name: openings[places[place] + gate][0].numpy()
+            for name, gate in GATE_NAMES.items()
+            if places[place] + gate in openings
+        }
+        least = min(each.min() for each in chosen.values())
+        most = max(each.max() for each in chosen.values())
+        text = f"video {video}, {place}: gates open from {least:.2f} to {most:.2f}"
+        return plots.gates(feature_set.pictures(video)[0], chosen), text
+
+    place = ipywidgets.Dropdown(
+        options=list(places), description="place", style={"description_width": "100px"}
+    )
+    return panel(draw, video=_slider("video", 0, len(feature_set) - 1), place=place)
 
 
 def _slider(description, value, highest, lowest=0):

@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMOKE = yaml.safe_load((ROOT / "notebooks" / "smoke.yaml").read_text())
 
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -39,6 +41,14 @@ def test_runs_with_smoke_parameters(path):
     output = run_notebook(path, ROOT / "build" / "smoke" / path.stem, SMOKE[path.stem])
     run = json.loads((output.parent / "metrics.json").read_text())
     assert run["parameters"] == SMOKE[path.stem] and run["metrics"]
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_solutions_run_with_smoke_parameters(path):
+    smoke = {"dataset": "digit-stories-mini", "epochs": 1, "anchors": 60}
+    run_notebook(path, ROOT / "build" / "solutions", smoke)
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.metadata.get("vidhash_lab", {}).get("code_hash") == code_hash(notebook)
 
 
 @every_notebook

@@ -10,8 +10,7 @@ Multi-structure Preservation, ACM MM 2022. The network itself is in `mc_mlp.py`.
 Module names and layer shapes are those of the released checkpoints. Different from the released
 code, on purpose: `alpha` is part of the state and saved; frames are corrupted on copies; the second
 dissimilar video is never similar to the first where that can be helped (there: drawn once more);
-the quantisation term has a gradient (see `losses.quantisation`); anchors lose none, and their PCA
-is sorted.
+no anchor is lost, and their PCA is sorted.
 
 B videos in a batch, T frames per video, D feature width, H hidden width, K bits; a gate sees
 (n, B, c): it mixes over n and reduces c by r.
