@@ -8,9 +8,12 @@ import torch
 from vidhash_lab.losses import (
     cluster,
     debiased_contrastive,
+    frame_order,
     masked_reconstruction,
+    nt_xent,
     quadruplet,
     quantisation,
+    scene_contrast,
     similarity,
 )
 
@@ -105,3 +108,47 @@ def test_the_losses_of_mcmsh_are_their_formulas(generator):
     assert similarity(h, s, label).item() == pytest.approx(float(paired), rel=1e-5)
     assert quantisation(h).item() == pytest.approx(float(quantised), rel=1e-5)
     assert quadruplet(h, s, d1, d2).item() == pytest.approx(float(hinged), rel=1e-5)
+
+
+def test_nt_xent_is_its_formula(generator):
+    codes1, codes2 = torch.randn(2, 5, 8, generator=generator)
+    every, total = [*codes1, *codes2], 0.0
+    for i, one in enumerate(every):
+        scores = [math.exp(torch.cosine_similarity(one, other, dim=0) / 0.5) for other in every]
+        partner = scores[(i + 5) % 10]
+        total += -math.log(partner / (sum(scores) - scores[i])) / 10
+    assert nt_xent(codes1, codes2, 0.5).item() == pytest.approx(total, rel=1e-5)
+    swapped = nt_xent(codes2, codes1, 0.5)
+    assert swapped.item() == pytest.approx(total, rel=1e-5)
+
+
+def test_frame_order_is_its_formula_and_chance_is_log_m(generator):
+    logits = torch.randn(3, 4, 4, generator=generator)
+    places = torch.rand(3, 4, generator=generator).argsort(1)
+    total = 0.0
+    for b in range(3):
+        for frame in range(4):
+            row = logits[b, frame].exp()
+            total += -math.log(row[places[b, frame]] / row.sum()) / 12
+    assert frame_order(logits, places).item() == pytest.approx(total, rel=1e-5)
+    assert frame_order(torch.zeros(3, 4, 4), places).item() == pytest.approx(math.log(4))
+
+
+def test_scene_contrast_is_its_formula(generator):
+    states = torch.randn(3, 6, 8, generator=generator)
+    scenes = torch.tensor([[0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1]])
+    total = 0.0
+    for clip in (0, 2):  # the other has one scene
+        unit = [state / state.norm() for state in states[clip]]
+        prototypes = []
+        for scene in range(int(scenes[clip].max()) + 1):
+            mean = sum(u for u, own in zip(unit, scenes[clip]) if own == scene)
+            prototypes.append(mean / mean.norm())
+        for u, own in zip(unit, scenes[clip]):
+            scores = [math.exp(u @ p / 0.2) for p in prototypes]
+            total += -math.log(scores[own] / sum(scores)) / 12
+    got = scene_contrast(states.requires_grad_(), scenes, 0.2)
+    assert got.item() == pytest.approx(total, rel=1e-4)
+    got.backward()
+    assert states.grad.isfinite().all() and (states.grad[1] == 0).all()
+    assert scene_contrast(states, torch.zeros(3, 6, dtype=torch.int64), 0.2) == 0

@@ -7,9 +7,11 @@ from vidhash_lab.data import DataError, FeatureSet, VideoDataset, open_dataset
 from vidhash_lab.metrics import Evaluation, TwinProbe, evaluate, twin_probe
 from vidhash_lab.models import (
     BTH,
+    CHAIN,
     MCMSH,
     METHODS,
     BTHConfig,
+    CHAINConfig,
     ConMH,
     ConMHConfig,
     MCMSHConfig,
@@ -20,9 +22,11 @@ from vidhash_lab.training import NonFiniteLoss, StepDecay, fit
 
 __all__ = [
     "BTH",
+    "CHAIN",
     "MCMSH",
     "METHODS",
     "BTHConfig",
+    "CHAINConfig",
     "Comparison",
     "ConMH",
     "ConMHConfig",

@@ -1,6 +1,6 @@
 """Losses as pure functions of tensors; each returns one scalar, without its weight.
 
-B videos in a batch, T frames per video, D feature width, H hidden width, K bits.
+B videos in a batch, T frames per video, M frames per clip, D feature width, H hidden width, K bits.
 """
 
 import math
@@ -103,3 +103,44 @@ def quadruplet(codes, similar, dissimilar1, dissimilar2):
         for a, b in ((codes, similar), (codes, dissimilar1), (dissimilar1, dissimilar2))
     )
     return (F.relu(bits / 4 + near - far) + F.relu(bits / 64 + near - apart)).mean()
+
+
+def nt_xent(codes1, codes2, temperature):
+    """Normalised temperature-scaled cross-entropy of two clips' codes (B, K) of the same videos.
+
+    Each of the 2B codes is to find its partner among the 2B - 1 others, by cosine similarity.
+    Chen et al., A Simple Framework for Contrastive Learning (SimCLR), ICML 2020; CHAIN (ACM MM
+    2023), contrastive task.
+    """
+    codes = F.normalize(torch.cat([codes1, codes2]).float(), dim=1)
+    similarity = codes @ codes.T / temperature
+    itself = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
+    partner = torch.arange(len(codes), device=codes.device).roll(len(codes1))
+    return F.cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)
+
+
+def frame_order(logits, places):
+    """Cross-entropy of guessed places (B, M, M), frame by candidate, to the true ones (B, M).
+
+    Chance is log M. CHAIN, frame order verification.
+    """
+    return F.cross_entropy(logits.float().flatten(0, 1), places.flatten())
+
+
+def scene_contrast(states, scenes, temperature):
+    """Contrast of frames (B, M, H) with the prototypes of their clip's scenes, numbered (B, M).
+
+    A prototype is the mean of its frames' normalised states; a frame's own is told from the clip's
+    others by a softmax of cosine similarities. A mean over the clips of two scenes or more; 0 where
+    there are none. CHAIN, scene change regularisation; Li et al., Prototypical Contrastive
+    Learning, ICLR 2021.
+    """
+    states = F.normalize(states.float(), dim=2)
+    count = scenes.amax(1) + 1
+    member = F.one_hot(scenes, int(count.max())).to(states)  # (B, M, S)
+    prototypes = F.normalize(member.mT @ states, dim=2)  # (B, S, H)
+    logits = states @ prototypes.mT / temperature
+    logits = logits.masked_fill(~member.any(1, keepdim=True), -torch.inf)
+    each = F.cross_entropy(logits.mT, scenes, reduction="none").mean(1)
+    several = count > 1
+    return (each * several).sum() / several.sum().clamp(min=1)

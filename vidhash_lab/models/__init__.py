@@ -3,16 +3,27 @@
 from vidhash_lab.models import baselines
 from vidhash_lab.models.baselines import ITQ, LSH, PCAH
 from vidhash_lab.models.bth import BTH, BTHConfig
+from vidhash_lab.models.chain import CHAIN, CHAINConfig
 from vidhash_lab.models.conmh import ConMH, ConMHConfig
 from vidhash_lab.models.mcmsh import MCMSH, MCMSHConfig
 
-METHODS = {"conmh": ConMH, "mcmsh": MCMSH, "bth": BTH, "lsh": LSH, "pcah": PCAH, "itq": ITQ}
+METHODS = {
+    "conmh": ConMH,
+    "chain": CHAIN,
+    "mcmsh": MCMSH,
+    "bth": BTH,
+    "lsh": LSH,
+    "pcah": PCAH,
+    "itq": ITQ,
+}
 
 __all__ = [
     "BTH",
+    "CHAIN",
     "MCMSH",
     "METHODS",
     "BTHConfig",
+    "CHAINConfig",
     "ConMH",
     "ConMHConfig",
     "MCMSHConfig",
