@@ -338,3 +338,11 @@ def test_the_twin_probe_refuses_what_are_no_pairs():
     lonely = np.eye(4, dtype=bool)[[0, 2]]  # nobody has label 1 or 3
     probe = twin_probe(codes[:2], codes[:2], lonely, lonely, [1, 0, 3, 2])
     assert np.isnan(probe.preference).all() and (probe.own_rank == 1.5).all()
+
+
+def test_labels_may_lie_column_by_column():
+    random = np.random.default_rng(0)
+    codes, labels = random.integers(0, 256, (20, 2), np.uint8), random.random((20, 30)) < 0.1
+    expected = evaluate(codes, codes, labels, labels, k=5).map_at
+    columns = np.asfortranarray(labels)
+    assert evaluate(np.asfortranarray(codes), codes, columns, columns, k=5).map_at == expected

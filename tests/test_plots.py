@@ -47,6 +47,8 @@ def every_figure():
     yield plots.query_results(FRAMES, results, range(10), [True, False] * 5, 64)
     yield plots.film_strips(results[:3], ["a", "b", "c"], ["red", "blue", "black"])
     yield plots.gates(FRAMES, {"one": GENERATOR.random((25, 8)), "two": GENERATOR.random((25, 8))})
+    yield plots.scenes(FRAMES, {"found": [0] * 25, "true": range(25)})
+    yield plots.variants(("x", {"a": [0.1, 0.2]}), ("y", {"a": [1, 2]}), note="n")
     yield plots.ablation({"a": [0.1, 0.2], "b": [0.3]}, {"a": 0.4}, xlabel="mAP", source="paper")
     yield plots.training_curves({"one": history(), "other": history()})
     yield plots.sweep([0.1, 0.5], {"ConMH": [[0.1, 0.2], [0.3, 0.4]]}, xlabel="x", ylabel="y")
@@ -126,3 +128,10 @@ def test_an_ablation_shows_published_values_only_where_there_are_some():
     assert [text.get_text() for text in theirs.texts] == ["0.400"]
     assert theirs.lines[0].get_ydata() == [1]
     assert [label.get_text() for label in ours.get_yticklabels()] == ["a", "b"]
+
+
+def test_scenes_have_one_colour_each():
+    _, bar = images(plots.scenes(FRAMES, {"found": [0] * 5 + [1] * 20}))
+    assert bar.shape == (1, 25, 3)
+    assert (bar[0, :5] == bar[0, 0]).all() and (bar[0, 5:] == bar[0, 5]).all()
+    assert (bar[0, 0] != bar[0, 5]).any()

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from vidhash_lab import widgets
 from vidhash_lab.codes import encode
 from vidhash_lab.data import open_dataset
 from vidhash_lab.models.baselines import ITQ
+from vidhash_lab.models.chain import CHAIN
 from vidhash_lab.models.mcmsh import MCMSH
 from vidhash_lab.search import HammingIndex
 
@@ -69,6 +71,36 @@ def test_gate_browser_draws_the_chosen_video_and_place(searched):
     place.value = "at the end"
     drawn.add(bytes(picture.value))
     assert len(drawn) == 3 and status.value.startswith("video 5, at the end: gates open from 0.")
+
+
+def test_order_guesser_shuffles_and_counts(searched):
+    dataset, _, _ = searched
+    model = CHAIN.for_dataset(dataset, 16, hidden_dim=32)
+    (video, shuffle), picture, status = parts(widgets.order_guesser(model, dataset.query))
+    drawn = {bytes(picture.value)}
+    video.value = 5
+    drawn.add(bytes(picture.value))
+    shuffle.value = 3
+    drawn.add(bytes(picture.value))
+    assert len(drawn) == 3
+    assert (
+        status.value.startswith("video 5: ") and "of 12 frames back in their place" in status.value
+    )
+    assert 0 <= int(status.value.split()[2]) <= 12
+
+
+def test_a_perfect_guess_puts_every_frame_back(searched):
+    """Frames whose first feature tells their place, and a model that reads it off."""
+    dataset, _, _ = searched
+    model = CHAIN.for_dataset(dataset, 16, hidden_dim=32)
+    truth = dataset.query.rows(0)[:, (torch.arange(12) * 25 + 12) // 12]
+
+    def order_logits(frames):
+        return -torch.cdist(frames, truth) * 100
+
+    model.order_logits = order_logits
+    _, _, status = parts(widgets.order_guesser(model, dataset.query))
+    assert status.value.startswith("video 0: 12 of 12 frames")
 
 
 def test_a_widget_says_what_went_wrong():

@@ -54,7 +54,8 @@ def checked_words(query_codes, database_codes, query_labels, database_labels):
 
 def _as_words(rows):
     """Widen (N, W) uint8 to (N, ceil(W / 8)) uint64, filled up with zeros."""
-    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8))).view(np.uint64)
+    padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8)))
+    return np.ascontiguousarray(padded).view(np.uint64)  # columns first, as .mat files give them
 
 
 @njit(inline="always")

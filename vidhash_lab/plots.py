@@ -7,6 +7,7 @@ T frames per video, V views, K bits; pictures are (T, h, w) or (T, h, w, 3) uint
 """
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -76,6 +77,23 @@ def film_strips(videos, labels, colours=None):
     return figure
 
 
+def scenes(frames, rows):
+    """Draw a video (T, h, w) above bars that colour its frames by scene, {label: (T,) numbers}."""
+    T = len(frames)
+    figure = Figure(figsize=(WIDTH, 0.6 + 0.22 * len(rows)), dpi=DPI, layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.02, hspace=0.02)
+    heights = [WIDTH / (1.2 * T)] + [0.2] * len(rows)
+    strip, *bars = figure.subplots(1 + len(rows), height_ratios=heights)
+    _draw_strip(strip, frames, extent=(0, T, 0, 1), aspect="auto")
+    palette = np.array([to_rgb(colour) for colour in COLOURS])
+    for axis, (label, numbers) in zip(bars, rows.items()):
+        colours = palette[np.asarray(numbers) % len(palette)]
+        axis.imshow(colours[None], extent=(0, T, 0, 1), aspect="auto", interpolation="nearest")
+        axis.set_axis_off()
+        _label(axis, label)
+    return figure
+
+
 def gates(frames, openings):
     """Draw how far gates open, {name: (T, H)} from 0 to 1, over time below a film strip (T, h, w).
 
@@ -102,6 +120,21 @@ def gates(frames, openings):
     return figure
 
 
+def variants(*panels, note=""):
+    """Draw scores of the same variants in panels (xlabel, {variant: (seeds,)}) side by side.
+
+    Each has a scale of its own, and shows mean, deviation and every seed.
+    """
+    names = list(panels[0][1])
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.4 * len(names)), dpi=DPI, layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (xlabel, scores) in zip(axes, panels):
+        _draw_variants(axis, scores, xlabel)
+        axis.tick_params(labelleft=axis is axes[0])
+    figure.supxlabel(note, fontsize=9)
+    return figure
+
+
 def ablation(scores, published, *, xlabel, note="", source=""):
     """Draw variants' scores {variant: (seeds,)} beside published ones {variant: score}.
 
@@ -110,24 +143,16 @@ def ablation(scores, published, *, xlabel, note="", source=""):
     figure = Figure(figsize=(WIDTH, 1.3 + 0.4 * len(scores)), dpi=DPI, layout="constrained")
     ours, theirs = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
     rows = np.arange(len(scores))
-    for row, runs in zip(rows, scores.values()):
-        runs = np.asarray(runs)
-        spread = runs.std(ddof=min(1, len(runs) - 1))
-        ours.errorbar(runs.mean(), row, xerr=spread, marker="o", color=BLUE, capsize=4)
-        ours.scatter(runs, [row + 0.2] * len(runs), s=18, facecolors="none", edgecolors=BLUE)
+    _draw_variants(ours, scores, xlabel)
     known = [(row, published[name]) for row, name in zip(rows, scores) if name in published]
     for row, value in known:
         theirs.plot(value, row, "D", color=ORANGE)
         theirs.annotate(f"{value:.3f}", (value, row), (7, -4), textcoords="offset points")
-    ours.set_yticks(rows, list(scores))
-    ours.set_ylim(len(rows) - 0.5, -0.5)
-    ours.set_xlabel(xlabel)
     theirs.set_xlabel(f"published: {source}")
     figure.supxlabel(note, fontsize=9)
-    for axis in (ours, theirs):
-        axis.xaxis.set_major_locator(MaxNLocator(4))
-        axis.margins(x=0.15)
-        _tidy(axis)
+    theirs.xaxis.set_major_locator(MaxNLocator(4))
+    theirs.margins(x=0.15)
+    _tidy(theirs)
     theirs.tick_params(labelleft=False)
     return figure
 
@@ -209,6 +234,21 @@ def bars(values, *, xlabel, logarithmic=False, note=""):
     _tidy(axis)
     axis.grid(visible=False, axis="y")
     return figure
+
+
+def _draw_variants(axis, scores, xlabel):
+    """Draw one row a variant: mean, deviation, and a ring for every seed."""
+    for row, runs in enumerate(scores.values()):
+        runs = np.asarray(runs)
+        spread = runs.std(ddof=min(1, len(runs) - 1))
+        axis.errorbar(runs.mean(), row, xerr=spread, marker="o", color=BLUE, capsize=4)
+        axis.scatter(runs, [row + 0.2] * len(runs), s=18, facecolors="none", edgecolors=BLUE)
+    axis.set_yticks(range(len(scores)), list(scores))
+    axis.set_ylim(len(scores) - 0.5, -0.5)
+    axis.set_xlabel(xlabel)
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.margins(x=0.15)
+    _tidy(axis)
 
 
 def _strips(count):

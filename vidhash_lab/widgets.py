@@ -105,6 +105,27 @@ def gate_browser(model, feature_set):
     return panel(draw, video=_slider("video", 0, len(feature_set) - 1), place=place)
 
 
+def order_guesser(model, feature_set):
+    """Shuffle a clip, see in which order CHAIN believes its frames were."""
+    T, M = model.config.num_frames, model.config.clip_frames
+    places = (torch.arange(M) * T + T // 2) // M  # the middle frame of every segment
+
+    def draw(video, shuffle):
+        order = torch.randperm(M, generator=torch.Generator().manual_seed(shuffle))
+        with torch.inference_mode():
+            shuffled = feature_set.rows(video)[:, places[order]]
+            guess = model.eval().order_logits(shuffled)[0].softmax(1) @ torch.arange(float(M))
+        pictures = feature_set.pictures(video)[0][places]
+        rows = pictures[order], pictures[order[guess.argsort()]], pictures
+        right = int((guess.argsort() == order.argsort()).sum())
+        text = f"video {video}: {right} of {M} frames back in their place, chance is 1"
+        return plots.film_strips(rows, ["shuffled", "as guessed", "as it was"]), text
+
+    return panel(
+        draw, video=_slider("video", 0, len(feature_set) - 1), shuffle=_slider("shuffle", 0, 9)
+    )
+
+
 def _slider(description, value, highest, lowest=0):
     return ipywidgets.IntSlider(
         value,

@@ -45,7 +45,7 @@ def test_runs_with_smoke_parameters(path):
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_solutions_run_with_smoke_parameters(path):
-    smoke = {"dataset": "digit-stories-mini", "epochs": 1, "anchors": 60}
+    smoke = {"dataset": "digit-stories-mini", "epochs": 1}
     run_notebook(path, ROOT / "build" / "solutions", smoke)
     notebook = nbformat.read(path, as_version=4)
     assert notebook.metadata.get("vidhash_lab", {}).get("code_hash") == code_hash(notebook)
