@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from vidhash_lab.data import DataError
+from vidhash_lab.data import DataError, written_whole
 from vidhash_lab.models import METHODS
 
 
@@ -124,17 +124,10 @@ def _model_state(model):
 
 
 def _write(state, path):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _read(path):

@@ -22,6 +22,8 @@ import yaml
 from IPython.display import display
 from nbconvert import HTMLExporter
 
+from vidhash_lab.data import written_whole
+
 METRICS_TYPE = "application/vnd.vidhash-lab.metrics+json"
 WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
 FIGURES_VARIABLE = "VIDHASH_LAB_FIGURES"  # set by a refresh alone: only full runs write figures
@@ -174,9 +176,8 @@ def main(arguments=None):
 
 
 def _write_text(path, text):
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_text(text)
 
 
 if __name__ == "__main__":

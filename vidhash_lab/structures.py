@@ -22,7 +22,7 @@ from numba import njit
 from sklearn.decomposition import PCA
 from tqdm.auto import tqdm
 
-from vidhash_lab.data import DataError, cache_folder
+from vidhash_lab.data import DataError, cache_folder, written_whole
 
 NEAREST = 5  # anchors that a video keeps, nearest first
 OTHER, SIMILAR, MIDDLE = 0, 1, 2  # tags of a pair of videos
@@ -134,7 +134,8 @@ def find_structures(train, num_anchors, seed=0, *, points=None, recipe="mean fea
         found = (points or video_means)(train)
         anchors = find_anchors(found, num_anchors, seed)
         nearest = faiss.knn(found, anchors, NEAREST)[1].astype(np.int32)
-        _write(path, Structures(anchors, nearest))
+        with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+            file["anchors"], file["nearest"] = anchors, nearest
     return _read(path)
 
 
@@ -183,17 +184,6 @@ def _fill_empty(points, anchors):
         f"k-means leaves {len(empty)} of {len(anchors)} anchors without videos: many videos are "
         "nearly identical. Use fewer anchors."
     )
-
-
-def _write(path, structures):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with h5py.File(temporary, "w") as file:
-            file["anchors"], file["nearest"] = structures.anchors, structures.nearest
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path):

@@ -9,6 +9,7 @@ from vidhash_lab.models.blocks import sign
 from vidhash_lab.models.bth import BTH, BTHConfig
 
 TINY = {"bits": 16, "num_frames": 10, "feature_dim": 12, "hidden_dim": 16}
+OWN = ("hidden_dim", "num_anchors", "latent_epochs")
 TINY |= {"num_anchors": 24, "latent_epochs": 2}
 
 
@@ -69,6 +70,26 @@ def test_one_call_prepares_both_stages_and_keeps_what_it_found(train, monkeypatc
     monkeypatch.setattr(BTH, "_latent_means", None)  # must not be asked for again
     again = BTH(BTHConfig(**TINY)).prepare(train)
     assert torch.equal(again.targets, model.targets)
+
+
+def test_kept_structures_change_nothing_of_a_training(train):
+    """The first run learns the latent space, the second reads it: the same weights come out."""
+
+    def trained():
+        model = BTH.for_dataset(train, 16, **{k: TINY[k] for k in TINY if k in OWN})
+        fit(model, train, epochs=1, batch_size=24, seed=3, precision="32-true")
+        return model.state_dict()
+
+    cold, warm = trained(), trained()
+    assert len(list(train.paths[0].parent.glob("structures/*.h5"))) == 1
+    for name, value in cold.items():
+        assert torch.equal(value, warm[name]), name
+
+
+def test_the_latent_space_is_that_of_its_seed(train):
+    models = [BTH(BTHConfig(**TINY)) for _ in range(2)]  # of other weights: they do not matter
+    means = [model._latent_means(train, 5) for model in models]
+    np.testing.assert_array_equal(*means)
 
 
 def test_trains_and_gives_gradients_to_all_weights(train):

@@ -2,6 +2,14 @@
 
 from vidhash_lab.data.catalog import cache_folder, open_dataset
 from vidhash_lab.data.features import FeatureSet, VideoDataset
-from vidhash_lab.data.rows import DataError, prefetch
+from vidhash_lab.data.rows import DataError, prefetch, written_whole
 
-__all__ = ["DataError", "FeatureSet", "VideoDataset", "cache_folder", "open_dataset", "prefetch"]
+__all__ = [
+    "DataError",
+    "FeatureSet",
+    "VideoDataset",
+    "cache_folder",
+    "open_dataset",
+    "prefetch",
+    "written_whole",
+]

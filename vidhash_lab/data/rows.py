@@ -4,7 +4,9 @@ Rows of a contiguous, uncompressed data set are copied out of a memory map; thos
 compressed one come through sorted block reads, so that no block is decompressed twice a batch.
 """
 
+import contextlib
 import mmap
+import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -183,6 +185,22 @@ def _open(path, key, rank):
 def _is_mappable(dataset):
     plain = dataset.chunks is None and dataset.id.get_offset() is not None
     return plain and not dataset.external and dataset.dtype.kind in "fiu"
+
+
+@contextlib.contextmanager
+def written_whole(path):
+    """Give a temporary name beside `path` to write to; it is renamed if all went well, else gone.
+
+    The folder is made where there is none. Two processes that write one file do not meet.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def has_key(path, key):

@@ -6,7 +6,6 @@ draws two of them a step. Only the training set has views: database and queries 
 they are. They lie beside its file, `views` (N, V, T, D) in float16, built when first asked for.
 """
 
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tqdm.auto import tqdm
 from vidhash_lab.data import augmentation
 from vidhash_lab.data.digit_network import FEATURE_DIM, digit_features, one_thread
 from vidhash_lab.data.digit_stories import CHUNK, DigitStoriesConfig, seeded_generator
+from vidhash_lab.data.rows import written_whole
 
 VIEWS_VERSION = 1  # raise it when views come out otherwise: older ones are then built again
 
@@ -34,10 +34,8 @@ def open_or_build_views(config: DigitStoriesConfig, folder: Path, num_views: int
         return path
     if path.exists():
         warnings.warn(f"the views in {path} are damaged or old: building them again", stacklevel=2)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as workplace:
-        new = Path(workplace) / "new"
+    with written_whole(path) as new:
         build_views(config, path.with_name("train.h5"), new, num_views)
-        new.replace(path)
     return path
 
 

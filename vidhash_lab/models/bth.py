@@ -157,19 +157,22 @@ class BTH(VideoHasher):
     def prepare(self, train, seed=0):
         """Learn a latent space, find anchors and neighbours in it, or read those that were kept."""
         c = self.config
-        structures = find_structures(
-            train,
-            c.num_anchors,
-            seed,
-            points=lambda train: self._latent_means(train, seed),
-            recipe=f"BTH {c.bits} {c.hidden_dim} {c.dropout} {c.corruption} {c.latent_epochs}",
-        )
+        recipe = f"BTH {c.bits} {c.hidden_dim} {c.dropout} {c.corruption} {c.latent_epochs}"
+        with torch.random.fork_rng():  # training is the same whether they were kept or not
+            structures = find_structures(
+                train,
+                c.num_anchors,
+                seed,
+                points=lambda train: self._latent_means(train, seed),
+                recipe=recipe,
+            )
         self.graph, self.targets = structures.graph(), structures.nearest_anchors()
         return self
 
     def _latent_means(self, train, seed, batch_size=256, learning_rate=3e-4):
         """First stage: train another model to reconstruct, average its states -> (N, H) float32."""
         device, generator = self.binary.weight.device, torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)  # of initial weights and dropout; `prepare` puts it back
         first = type(self)(self.config).to(device).train()
         optimizer = torch.optim.Adam(first.parameters(), learning_rate, fused=True)
         for _ in tqdm(range(self.config.latent_epochs), desc="latent space", unit="epoch"):

@@ -93,7 +93,7 @@ class CHAIN(VideoHasher):
         }
 
     def _two_views(self, train, indices, generator):
-        views = getattr(train, "num_views", 0)
+        views = train.num_views
         if views >= 2:
             first, second = torch.rand(len(indices), views, generator=generator).argsort(1).T[:2]
             return [train.view_rows(indices, view) for view in (first, second)]

@@ -12,8 +12,7 @@ code, on purpose: `alpha` is part of the state and saved; frames are corrupted o
 dissimilar video is never similar to the first where that can be helped (there: drawn once more);
 no anchor is lost, and their PCA is sorted.
 
-B videos in a batch, T frames per video, D feature width, H hidden width, K bits; a gate sees
-(n, B, c): it mixes over n and reduces c by r.
+B videos in a batch, T frames per video, D feature width, H hidden width, K bits.
 """
 
 import math
