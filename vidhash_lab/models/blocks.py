@@ -99,7 +99,7 @@ class Dropout(nn.Module):
     """Set values to zero with `probability`, rounded to 1/256, and scale up the others.
 
     On a CPU torch's own draws one number a value, with one core: a sixth of MCMSH's step. Here
-    it is one byte a value.
+    it is one byte a value, and memory sees no other mask than these bytes where the scale is whole.
     """
 
     def __init__(self, probability):
@@ -113,7 +113,8 @@ class Dropout(nn.Module):
             return F.dropout(x, self.threshold / 256)
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
         kept = words.view(torch.uint8)[: x.numel()].view(x.shape).ge_(self.threshold)
-        return x * kept.to(x.dtype).mul_(256 / (256 - self.threshold))
+        scale = 256 / (256 - self.threshold)
+        return x * (kept.mul_(int(scale)) if scale.is_integer() else kept.to(x.dtype).mul_(scale))
 
 
 class Mlp(nn.Module):

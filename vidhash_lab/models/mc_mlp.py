@@ -57,10 +57,19 @@ class LongRange(nn.Module):
         nn.init.normal_(self.conv.weight, std=0.001)
         nn.init.normal_(self.deconv.weight, std=0.001)
 
-    def forward(self, x):
-        """Mix over n and weigh; the second mixing is left to `Gated.gated`."""
-        x = self.mix(x)
-        return x * self.opening(x)
+    def forward(self, total, x):
+        """Add to `total` (n, 1 or B P c) what the gate makes of x (n, B, P, c), but fc2's bias.
+
+        The opening is the same for all n, so that both mixings are one product with the product
+        of their weights, wherever there are more columns than rows to mix.
+        """
+        first, second = self.fc1.weight[:, :, 0], self.fc2.weight[:, :, 0]
+        if x[0].numel() < len(x):
+            mixed = second @ self.mix(x).flatten(1)
+        else:
+            mixed = torch.addmm(second @ self.fc1.bias[:, None], second @ first, x.flatten(1))
+        mean = torch.addmm(self.fc1.bias.mean(), first.mean(0, keepdim=True), x.flatten(1))
+        return torch.addcmul(total, mixed, self.open(mean.view(x.shape[1:])).view(1, -1))
 
     def mix(self, x):
         """Mix (n, B, P, c) over n, as one matrix product."""
@@ -69,8 +78,12 @@ class LongRange(nn.Module):
 
     def opening(self, x):
         """How far the gate opens for mixed (n, B, P, c) -> (1, B, P, c) from 0 to 1."""
-        x = F.relu(self.bn1(self.conv(x.mean(0))))
-        return torch.sigmoid(self.bn2(self.deconv(x)))[None]
+        return self.open(x.mean(0))[None]
+
+    def open(self, mean):
+        """How far the gate opens for the mean over n of what is mixed, (B, P, c)."""
+        x = F.relu(self.bn1(self.conv(mean)))
+        return torch.sigmoid(self.bn2(self.deconv(x)))
 
 
 class ShortRange(LongRange):
@@ -83,13 +96,19 @@ class ShortRange(LongRange):
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out")
         nn.init.xavier_normal_(self.deconv.weight)
 
+    def forward(self, total, x):
+        """Add to `total` (n, 1 or B P c) what the gate makes of x (n, B, P, c), but fc2's bias."""
+        x = self.mix(x)
+        return torch.addmm(total, self.fc2.weight[:, :, 0], (x * self.opening(x)).flatten(1))
+
     def opening(self, x):
         """How far the gate opens for mixed (n, B, P, c) -> (n, B, P, c) from 0 to 1.
 
         A convolution is one matrix product with what is shifted by -1, 0 and 1 along n: the few
         reduced channels are shifted, after the first product and before the second.
         """
-        before, here, after = (F.linear(x, tap) for tap in dense(self.conv))  # (n, B, P, c / r)
+        x = F.linear(x, dense(self.conv).flatten(0, 1))  # (n, B, P, 3 c / r)
+        before, here, after = x.chunk(3, dim=-1)
         x = here + shift(before, 1) + shift(after, -1)
         x = F.relu(self.bn1(x))
         x = torch.cat([shift(x, 1), x, shift(x, -1)], dim=-1)  # (n, B, P, 3 c / r)
@@ -149,9 +168,9 @@ class Gated(nn.Module):
         if not self.names:
             return x
         gates = [getattr(self, name) for name in self.names]
-        out = sum(gate.fc2.bias for gate in gates)[:, None]
+        out = sum(gate.fc2.bias for gate in gates)[:, None].to(x.dtype)
         for gate in gates:  # each product adds to the last: the sums cost nothing of their own
-            out = torch.addmm(out, gate.fc2.weight[:, :, 0], gate(x).flatten(1))
+            out = gate(out, x)
         return out.view(x.shape)
 
 
@@ -218,7 +237,7 @@ class MCMLP(Gated):
             if isinstance(gate, LongRange):
 
                 def note(gate, inputs, name=name):
-                    opening = gate.opening(gate.mix(*inputs))[:, :, 0]
+                    opening = gate.opening(gate.mix(inputs[-1]))[:, :, 0]
                     # (n, B, c) -> (B, T, H): in the token mixer n are the channels.
                     order = (1, 2, 0) if name.startswith("token") else (1, 0, 2)
                     found[name] = opening.permute(order)

@@ -20,6 +20,7 @@ import warnings
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from vidhash_lab import losses
@@ -137,7 +138,8 @@ class MCMSH(VideoHasher):
 
     def relax(self, hidden):
         """Relaxed codes of hidden states: (..., T, H) -> (..., K) in (-1, 1)."""
-        return torch.tanh(self.alpha * self.binary(hidden).float()).mean(-2)
+        weight, bias = self.alpha * self.binary.weight, self.alpha * self.binary.bias
+        return torch.tanh(F.linear(hidden, weight, bias).float()).mean(-2)
 
     def encode(self, frames):
         """Hash videos (B, T, D) -> (B, K) in {-1, +1}."""
