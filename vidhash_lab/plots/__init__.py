@@ -1,0 +1,38 @@
+"""Every figure of the notebooks: arrays in, a matplotlib Figure out, nothing shown by itself."""
+
+from vidhash_lab.plots.charts import ablation, bars, sweep, training_curves, variants
+from vidhash_lab.plots.codes import codes
+from vidhash_lab.plots.strips import (
+    film_strip,
+    film_strips,
+    gates,
+    masked_views,
+    query_results,
+    reconstruction,
+    scenes,
+)
+from vidhash_lab.plots.style import BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+
+__all__ = [
+    "BLUE",
+    "COLOURS",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "PURPLE",
+    "RED",
+    "SKY",
+    "ablation",
+    "bars",
+    "codes",
+    "film_strip",
+    "film_strips",
+    "gates",
+    "masked_views",
+    "query_results",
+    "reconstruction",
+    "scenes",
+    "sweep",
+    "training_curves",
+    "variants",
+]
