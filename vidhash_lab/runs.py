@@ -4,10 +4,11 @@
     python -m vidhash_lab.runs notebooks/*.ipynb --refresh
 
 The first executes a copy; the second executes notebooks in full and writes them back cleaned,
-with their figures, as they are committed.
+with their figures, as they are committed. `vidhash_lab.sweeps` runs a notebook over a grid.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
 import yaml
 from IPython.display import display
@@ -27,9 +29,10 @@ from vidhash_lab.data import written_whole
 METRICS_TYPE = "application/vnd.vidhash-lab.metrics+json"
 WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
 FIGURES_VARIABLE = "VIDHASH_LAB_FIGURES"  # set by a refresh alone: only full runs write figures
+FOLDER_VARIABLE = "VIDHASH_LAB_RUN"  # where the notebook that runs may leave files
 
 
-def run_notebook(notebook, folder, parameters=None):
+def run_notebook(notebook, folder, parameters=None, *, progress_bar=True):
     """Execute a copy of `notebook` in `folder` -> path of the executed copy.
 
     Beside it, `metrics.json` holds what the notebook recorded, the parameters and the seconds.
@@ -43,15 +46,17 @@ def run_notebook(notebook, folder, parameters=None):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").unlink(missing_ok=True)  # a run that fails must not show old ones
     output, started = folder / notebook.name, time.perf_counter()
-    executed = papermill.execute_notebook(
-        str(notebook),
-        str(output),
-        parameters,
-        kernel_name="python3",
-        store_widget_state=False,
-        record_timing=False,
-    )
-    run = {"notebook": notebook.name, "parameters": parameters}
+    with environment({FOLDER_VARIABLE: str(folder.resolve())}):
+        executed = papermill.execute_notebook(
+            str(notebook),
+            str(output),
+            parameters,
+            kernel_name="python3",
+            progress_bar=progress_bar,
+            store_widget_state=False,
+            record_timing=False,
+        )
+    run = {"notebook": notebook.name, "code": code_hash(executed), "parameters": parameters}
     run |= {"metrics": recorded_metrics(executed), "seconds": time.perf_counter() - started}
     _write_text(folder / "metrics.json", json.dumps(run, indent=1))
     return output
@@ -102,6 +107,15 @@ def save_figure(figure, name):
     return figure
 
 
+def save_arrays(name, **arrays):
+    """Write arrays beside the run's `metrics.json` as `name`.npz; outside a run, do nothing."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder:
+        with written_whole(Path(folder) / f"{name}.npz") as temporary:
+            with open(temporary, "wb") as file:  # given a name, numpy would add an ending to it
+                np.savez(file, **arrays)
+
+
 def median_milliseconds(function, *arguments, rounds=30):
     """Time a call: median of some rounds after two to warm up -> milliseconds."""
     seconds = []
@@ -110,6 +124,18 @@ def median_milliseconds(function, *arguments, rounds=30):
         function(*arguments)
         seconds.append(time.perf_counter() - started)
     return 1000 * statistics.median(seconds[2:])
+
+
+@contextlib.contextmanager
+def environment(changes):
+    """Set environment variables for kernels that start meanwhile, then put back what was there."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def code_hash(notebook):
@@ -139,11 +165,8 @@ def clean(notebook):
 
 def refresh(notebook, figures):
     """Execute a notebook in full and write it back cleaned, with figures and its code's hash."""
-    os.environ[FIGURES_VARIABLE] = str(Path(figures).resolve())
-    try:
+    with environment({FIGURES_VARIABLE: str(Path(figures).resolve())}):
         output = run_notebook(notebook, Path("build") / "refresh" / Path(notebook).stem)
-    finally:
-        del os.environ[FIGURES_VARIABLE]
     executed = clean(nbformat.read(output, as_version=4))
     executed.metadata["vidhash_lab"] = {"code_hash": code_hash(executed)}
     _write_text(notebook, nbformat.writes(executed) + "\n")

@@ -19,6 +19,8 @@ from tqdm.auto import tqdm
 
 from vidhash_lab.checkpoints import Run
 from vidhash_lab.data import prefetch
+from vidhash_lab.models import METHODS
+from vidhash_lab.models.baselines import LSH
 
 # fabric announces the precision at every `fit`; the history and the recipe keep it.
 logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
@@ -95,6 +97,22 @@ def fit(
             if on_epoch is not None:
                 on_epoch(row)
     return run.history
+
+
+def learn(method, dataset, *, bits=64, seed=0, sizes=None, recipe=None):
+    """Build a method by its name in `METHODS` and train it on a data set -> the model.
+
+    Args:
+        sizes: fields of the method's config besides bits, T and D.
+        recipe: arguments of `fit`; a baseline, which `prepare` trains, has none.
+    """
+    if method not in METHODS:
+        raise ValueError(f"no method {method!r}, only {', '.join(METHODS)}")
+    model = METHODS[method].for_dataset(dataset, bits=bits, seed=seed, **(sizes or {}))
+    if issubclass(METHODS[method], LSH):
+        return model.prepare(dataset.train, seed)
+    fit(model, dataset.train, seed=seed, **(recipe or {}))
+    return model
 
 
 def _begin(model, schedule, recipe):
