@@ -5,13 +5,17 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vidhash_lab import plots
+from vidhash_lab import evaluate, plots
 from vidhash_lab.checkpoints import History
+from vidhash_lab.code_space import bit_use, pair_distances
 
 GENERATOR = np.random.default_rng(0)
 FRAMES = GENERATOR.integers(0, 200, (25, 32, 32), dtype=np.uint8)
 MASKED = np.zeros((2, 25), bool)
 MASKED[0, :12] = MASKED[1, 13:] = True
+CODES = GENERATOR.integers(0, 256, (30, 2), dtype=np.uint8)
+LABELS = np.eye(3, dtype=bool)[np.arange(30) % 3]
+RESULT = evaluate(CODES[:8], CODES, LABELS[:8], LABELS, k=(5,))
 
 
 def pixels(figure):
@@ -55,6 +59,15 @@ def every_figure():
     yield plots.sweep([1], {"a": [[0.1]]}, xlabel="x", ylabel="y", references={"b": 0.2}, note="n")
     yield plots.codes(GENERATOR.integers(0, 256, (5, 8), dtype=np.uint8))
     yield plots.bars({"a": 1.0, "b": 1000.0}, xlabel="ms", logarithmic=True, note="on two cores")
+    yield plots.precision_recall({"16": {"a": RESULT, "b": RESULT}, "32": {"a": RESULT}})
+    yield plots.radius_curves({"a": RESULT}, dashed=["a"])
+    yield plots.bands({"a": (0.1, 0.2, 0.4, [0.15, 0.3]), "b": (0, 0.5, 1)}, xlabel="AP", note="n")
+    yield plots.within_radius(RESULT.radius, 2, FRAMES, results, range(10), [True, False] * 5)
+    yield plots.within_radius(RESULT.radius, 0, FRAMES, results[:0], [], [])
+    points, lit = GENERATOR.random((50, 2)), {"one": np.arange(50) < 9, "two": np.arange(50) > 30}
+    yield plots.code_maps({"a": points, "b": points, "c": points}, lit, {n: "note" for n in "abc"})
+    yield plots.bit_use({"a": bit_use(CODES), "b": bit_use(CODES)})
+    yield plots.pair_distances({"a": pair_distances(CODES, LABELS)}, note="n")
 
 
 @pytest.mark.parametrize("figure", list(every_figure()))
@@ -135,3 +148,32 @@ def test_scenes_have_one_colour_each():
     assert bar.shape == (1, 25, 3)
     assert (bar[0, :5] == bar[0, 0]).all() and (bar[0, 5:] == bar[0, 5]).all()
     assert (bar[0, 0] != bar[0, 5]).any()
+
+
+def test_a_band_shows_what_ties_leave_open():
+    bounds = [
+        evaluate(CODES[:8], CODES, LABELS[:8], LABELS, k=(5,), ties=ties)
+        for ties in ("worst", "best")
+    ]
+    figure = plots.precision_recall({"": {"a": RESULT}}, bands={"": {"a": bounds}})
+    drawn = figure.axes[0].collections[0].get_paths()[0].vertices
+    recall = np.linspace(0, 1, 200)
+    for bound in bounds:
+        wanted = np.column_stack([recall, bound.precision_at(recall)])
+        assert all(np.isclose(drawn, point).all(axis=1).any() for point in wanted)
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_xdata(), RESULT.recall)
+
+
+def test_curves_of_different_protocols_cannot_share_a_figure():
+    other = evaluate(CODES[:9], CODES, LABELS[:9], LABELS, k=(5,))
+    with pytest.raises(ValueError, match=r"different protocols.*8 queries.*9 queries"):
+        plots.precision_recall({"": {"a": RESULT, "b": other}})
+    narrow = evaluate(CODES[:8, :1], CODES[:, :1], LABELS[:8], LABELS, k=(5,))
+    note = plots.precision_recall({"8": {"a": narrow}, "16": {"a": RESULT}})._supxlabel.get_text()
+    assert "8 queries -> 30 items, ties expected" in note
+
+
+def test_more_groups_than_can_be_told_apart_are_refused():
+    groups = {str(number): np.zeros(4, bool) for number in range(7)}
+    with pytest.raises(ValueError, match="7 groups; 6 can be told apart"):
+        plots.code_maps({"a": np.zeros((4, 2))}, groups)

@@ -69,6 +69,11 @@ class Evaluation:
         """Area under `precision` over `recall`; from recall 0 on, the first precision holds."""
         return float(np.trapezoid([self.precision[0], *self.precision], [0.0, *self.recall]))
 
+    def precision_at(self, recall):
+        """Precision where the curve by rank reaches a recall, read off between its points."""
+        known = [0.0, *self.recall], [self.precision[0], *self.precision]
+        return np.interp(recall, *known)
+
     @property
     def protocol(self):
         """One line for figures: curves are comparable only where it is the same."""

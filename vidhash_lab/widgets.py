@@ -7,6 +7,7 @@ blank on GitHub and in HTML, so notebooks show its static picture first.
 import io
 
 import ipywidgets
+import numpy as np
 import torch
 
 from vidhash_lab import plots
@@ -59,6 +60,32 @@ def query_browser(dataset, index, query_codes, results=10):
 
     last = len(dataset.query) - 1
     return panel(draw, query=_slider("query", 0, last), show=_slider("results", results, 20, 1))
+
+
+def radius_slider(dataset, result, query_codes, database_codes):
+    """Choose a Hamming radius and a query: a point on the curve, and what the query finds there.
+
+    `result` is the `Evaluation` of these packed codes, (Q, K/8) and (N, K/8).
+    """
+
+    def draw(radius, query):
+        away = np.bitwise_count(database_codes ^ query_codes[query]).sum(axis=1)  # (N,)
+        found = away.argsort(kind="stable")[: (away <= radius).sum()]
+        labels = dataset.query.labels[query]
+        relevant = (dataset.database.labels[found] & labels).any(axis=1)
+        figure = plots.within_radius(
+            result.radius, radius, dataset.query.pictures(query)[0],
+            dataset.database.pictures(found[:8]), away[found], relevant,
+        )  # fmt: skip
+        text = f"query {query}, radius {radius}: {len(found)} found, {relevant.sum()} relevant; "
+        wanted = (dataset.database.labels & labels).any(axis=1).sum()
+        return figure, text + f"{wanted - relevant.sum()} of {wanted} relevant are missed"
+
+    return panel(
+        draw,
+        radius=_slider("radius", result.bits // 8, result.bits // 2),
+        query=_slider("query", 0, len(dataset.query) - 1),
+    )
 
 
 def mask_slider(frames, seed=0):

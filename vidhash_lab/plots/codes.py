@@ -1,15 +1,20 @@
-"""Codes, bit by bit."""
+"""The space of codes: bits, maps, distances.
+
+N videos, K bits, M methods side by side.
+"""
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
-from vidhash_lab.plots.style import new_figure
+from vidhash_lab.plots.style import BLUE, COLOURS, GREY, ORANGE, new_figure, tidy
+
+MARKERS = "osD^vP"  # groups are told apart by shape as well as by colour
 
 
 def codes(packed, labels=None):
     """Draw packed codes (N, K/8) as rows of bits, dark = +1; `labels` (N,) name the rows."""
     bits = np.unpackbits(packed, axis=1)
-    height = 0.6 + 0.24 * len(bits)
-    figure = new_figure(height)
+    figure = new_figure(0.6 + 0.24 * len(bits))
     axis = figure.subplots()
     axis.imshow(1 - bits, cmap="gray", aspect="auto", interpolation="nearest", vmin=-0.2, vmax=1)
     axis.set_xlabel(f"bit (dark = +1), K = {bits.shape[1]}")
@@ -18,4 +23,80 @@ def codes(packed, labels=None):
     axis.tick_params(length=0)
     for edge in np.arange(0.5, len(bits) - 1):
         axis.axhline(edge, color="white", lw=1.5)
+    return figure
+
+
+def code_maps(maps, groups, notes=None, columns=2):
+    """Draw maps of the same videos side by side, {title: (N, 2)}, some groups lit.
+
+    `groups` {name: (N,) bool}: up to six, each with a colour, a shape and its name where it lies
+    densest; all other videos are grey. `notes` {title: text} stands under a map's title.
+    """
+    if len(groups) > len(MARKERS):
+        raise ValueError(f"{len(groups)} groups; {len(MARKERS)} can be told apart, choose some")
+    rows = -(-len(maps) // columns)
+    figure = new_figure(0.3 + 4.6 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(maps) :]:
+        axis.set_axis_off()
+    for axis, (title, points) in zip(axes, maps.items()):
+        lit = np.any(list(groups.values()), axis=0)
+        axis.scatter(*points[~lit].T, s=3, color="#C8C8C8", lw=0)
+        for (name, members), colour, marker in zip(groups.items(), COLOURS, MARKERS):
+            own = points[members]
+            axis.scatter(*own.T, s=13, color=colour, marker=marker, lw=0.3, edgecolors="white")
+            place = own[np.linalg.norm(own - np.median(own, axis=0), axis=1).argmin()]
+            box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": colour, "alpha": 0.9}
+            axis.annotate(name, place, ha="center", va="center", fontsize=9, bbox=box)
+        note = f"\n{notes[title]}" if notes else ""
+        axis.set_title(f"{title}{note}", fontsize=11)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    return figure
+
+
+def bit_use(uses):
+    """Draw balance and correlation of the bits of several methods, {title: BitUse}, in columns."""
+    figure = new_figure(5.2)
+    above, below = figure.subplots(2, len(uses), squeeze=False, height_ratios=[1, 1.7])
+    for column, (title, use) in enumerate(uses.items()):
+        K = len(use.balance)
+        bars, image = above[column], below[column]
+        bars.bar(range(K), np.sort(use.balance), width=1.0, color=BLUE)
+        bars.set_ylim(-1, 1)
+        bars.set_title(title, fontsize=11)
+        tidy(bars)
+        drawn = image.imshow(np.abs(use.correlation), vmin=0, vmax=1, cmap="cividis")
+        image.set_xlabel(f"bit, K = {K}")
+        for axis in (bars, image):
+            axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axis.tick_params(labelleft=column == 0)
+    above[0].set_ylabel("mean of the bit,\nsorted")
+    below[0].set_ylabel("bit")
+    figure.colorbar(drawn, ax=below, label="|correlation|", fraction=0.03, pad=0.01)
+    return figure
+
+
+def pair_distances(counts, note=""):
+    """Draw how far pairs lie apart, {title: (together (K+1,), others (K+1,))}, in columns.
+
+    Each kind is drawn as shares of its own pairs, so that the few are not lost among the many.
+    """
+    figure = new_figure(3.1)
+    axes = figure.subplots(1, len(counts), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, (title, kinds) in zip(axes, counts.items()):
+        names = ("share a category", "all others")
+        for kind, name, colour, hatch in zip(kinds, names, (BLUE, ORANGE), ("", "///")):
+            axis.stairs(
+                kind / kind.sum(), np.arange(len(kind) + 1) - 0.5, fill=True, color=colour,
+                alpha=0.45, hatch=hatch, label=name,
+            )  # fmt: skip
+            mean = (kind * np.arange(len(kind))).sum() / kind.sum()
+            axis.axvline(mean, color=colour, lw=1.5)
+        axis.set_title(title, fontsize=11)
+        axis.set_xlabel("Hamming distance")
+        tidy(axis)
+    axes[0].set_ylabel("share of the pairs")
+    axes[-1].legend(frameon=False, fontsize=9)
+    figure.supxlabel(note, fontsize=9, color=GREY)
     return figure

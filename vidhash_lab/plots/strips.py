@@ -14,7 +14,7 @@ from vidhash_lab.plots.style import BLUE, COLOURS, GREY, RED, WIDTH, new_figure
 def film_strip(frames, title=""):
     """Draw the frames of one video (T, h, w) side by side."""
     figure, (axis,) = _strips(1)
-    _draw_strip(axis, frames)
+    draw_strip(axis, frames)
     axis.set_title(title, fontsize=11, loc="left")
     return figure
 
@@ -22,11 +22,11 @@ def film_strip(frames, title=""):
 def masked_views(frames, masked):
     """Draw a video (T, h, w) above what each view sees of it; `masked` (V, T) is True = hidden."""
     figure, axes = _strips(1 + len(masked))
-    _draw_strip(axes[0], frames)
-    _label(axes[0], "the video")
+    draw_strip(axes[0], frames)
+    label_strip(axes[0], "the video")
     for number, (axis, hidden) in enumerate(zip(axes[1:], np.asarray(masked)), 1):
-        _draw_strip(axis, _hide(frames, hidden))
-        _label(axis, f"view {number}\n{(~hidden).sum()} of {len(hidden)}")
+        draw_strip(axis, _hide(frames, hidden))
+        label_strip(axis, f"view {number}\n{(~hidden).sum()} of {len(hidden)}")
     return figure
 
 
@@ -41,8 +41,8 @@ def reconstruction(frames, masked, guesses):
     rows = (frames, _hide(frames, masked), _hide(guesses, ~masked))
     labels = ("the video", f"visible\n{(~masked).sum()} of {len(masked)}", "guessed\nfrom codes")
     for axis, row, label in zip(axes, rows, labels):
-        _draw_strip(axis, row)
-        _label(axis, label)
+        draw_strip(axis, row)
+        label_strip(axis, label)
     return figure
 
 
@@ -52,12 +52,12 @@ def query_results(query, results, distances, relevant, bits):
     query (T, h, w), results (R, T, h, w), distances (R,) in bits of K, relevant (R,) bool.
     """
     figure, axes = _strips(1 + len(results))
-    _draw_strip(axes[0], query, frame=GREY)
-    _label(axes[0], "query")
+    draw_strip(axes[0], query, frame=GREY)
+    label_strip(axes[0], "query")
     for axis, result, distance, right in zip(axes[1:], results, distances, relevant):
         colour = BLUE if right else RED
-        _draw_strip(axis, result, frame=colour)
-        _label(axis, f"{'✓' if right else '✗'}  {distance} / {bits}", colour)
+        draw_strip(axis, result, frame=colour)
+        label_strip(axis, f"{'✓' if right else '✗'}  {distance} / {bits}", colour)
     return figure
 
 
@@ -65,8 +65,8 @@ def film_strips(videos, labels, colours=None):
     """Draw several videos (R, T, h, w) one below the other, each with its label."""
     figure, axes = _strips(len(videos))
     for axis, frames, label, colour in zip(axes, videos, labels, colours or ["black"] * len(axes)):
-        _draw_strip(axis, frames, frame=colour if colours else None)
-        _label(axis, label, colour)
+        draw_strip(axis, frames, frame=colour if colours else None)
+        label_strip(axis, label, colour)
     return figure
 
 
@@ -77,13 +77,13 @@ def scenes(frames, rows):
     figure.get_layout_engine().set(h_pad=0.02, hspace=0.02)
     heights = [WIDTH / (1.2 * T)] + [0.2] * len(rows)
     strip, *bars = figure.subplots(1 + len(rows), height_ratios=heights)
-    _draw_strip(strip, frames, extent=(0, T, 0, 1), aspect="auto")
+    draw_strip(strip, frames, extent=(0, T, 0, 1), aspect="auto")
     palette = np.array([to_rgb(colour) for colour in COLOURS])
     for axis, (label, numbers) in zip(bars, rows.items()):
         colours = palette[np.asarray(numbers) % len(palette)]
         axis.imshow(colours[None], extent=(0, T, 0, 1), aspect="auto", interpolation="nearest")
         axis.set_axis_off()
-        _label(axis, label)
+        label_strip(axis, label)
     return figure
 
 
@@ -96,7 +96,7 @@ def gates(frames, openings):
     figure = new_figure(0.5 + 1.55 * count)
     heights = [WIDTH / (1.2 * T)] + [1.4] * count
     strip, *maps = figure.subplots(1 + count, height_ratios=heights, sharex=True)
-    _draw_strip(strip, frames, extent=(0, T, 0, 1), aspect="auto")
+    draw_strip(strip, frames, extent=(0, T, 0, 1), aspect="auto")
     lowest = min(each.min() for each in openings.values())
     highest = max(each.max() for each in openings.values())
     for axis, (name, opening) in zip(maps, openings.items()):
@@ -120,7 +120,8 @@ def _strips(count):
     return figure, figure.subplots(count, squeeze=False)[:, 0]
 
 
-def _draw_strip(axis, frames, frame=None, **placing):
+def draw_strip(axis, frames, frame=None, **placing):
+    """Draw frames (T, h, w) side by side on an axis, in a box of the colour `frame`."""
     frames = np.asarray(frames)
     gap = np.full_like(frames[:, :, :1], 255)
     strip = np.concatenate(list(np.concatenate([frames, gap], axis=2)), axis=1)[:, :-1]
@@ -135,7 +136,8 @@ def _draw_strip(axis, frames, frame=None, **placing):
         axis.add_patch(box).set_clip_on(False)
 
 
-def _label(axis, text, colour="black"):
+def label_strip(axis, text, colour="black"):
+    """Write a label to the left of a film strip."""
     axis.text(-0.012, 0.5, text, transform=axis.transAxes, ha="right", va="center", color=colour)
 
 
