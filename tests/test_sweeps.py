@@ -5,12 +5,13 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from vidhash_lab import sweeps
 from vidhash_lab.runs import code_hash
-from vidhash_lab.sweeps import ONE_RUN, failures_in_red, sweep
+from vidhash_lab.sweeps import ONE_RUN, failures_in_red, means_and_deviations, sweep
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 CODE = """import os
@@ -111,3 +112,10 @@ def test_the_run_that_sweeps_are_made_of_leaves_codes_and_scores(tmp_path):
     codes = np.load(Path(table["folder"][1]) / "codes.npz")
     assert codes["query"].shape == (60, 2) and codes["database"].dtype == np.uint8
     assert (table["mAP@20"] > 0.05).all() and "16 bits" in table["protocol"][0]
+
+
+def test_means_and_deviations_are_over_the_runs_of_a_cell():
+    table = pd.DataFrame({"m": ["b", "b", "a"], "bits": [16, 16, 16], "score": [0.5, 0.7, 0.25]})
+    shown = means_and_deviations(table, "score", rows="m", columns="bits")
+    assert shown[16].to_dict() == {"b": "0.600 ± 0.141", "a": "0.250"}
+    assert list(shown.index) == ["b", "a"]  # in the grid's order

@@ -61,6 +61,13 @@ def failures_in_red(table):
     return table.style.apply(lambda row: [red * (row["status"] == "failed")] * len(row), axis=1)
 
 
+def means_and_deviations(table, value, *, rows, columns):
+    """Write one metric of a sweep as "mean ± standard deviation" over the runs of each cell."""
+    cells = table.groupby([rows, columns], sort=False)[value]
+    texts = cells.agg(lambda runs: f"{runs.mean():.3f} ± {runs.std():.3f}".replace(" ± nan", ""))
+    return texts.unstack(columns)
+
+
 def _run_point(number, notebook, folder, point, share):
     """Run one point of a grid, or read it back -> its number and its row."""
     key = hashlib.sha256(json.dumps(point, sort_keys=True).encode()).hexdigest()[:8]

@@ -89,9 +89,10 @@ def attend(query, key, value, dropout=0.0):
     There, torch's bfloat16 kernel needs five to eight times as long backward for clips of some
     tens of frames; it took two thirds of a training step.
     """
-    if query.device.type == "cpu":
+    if query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    with torch.autocast("cpu", enabled=False):
         query, key, value = query.float(), key.float(), value.float()
-    with torch.autocast(query.device.type, enabled=False):
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
 
 
