@@ -10,6 +10,7 @@ import ipywidgets
 import torch
 
 from vidhash_lab import plots
+from vidhash_lab.code_map import code_map as code_map  # one of the widgets
 from vidhash_lab.models.conmh import ConMHConfig, draw_masks
 from vidhash_lab.search import retrieve
 
