@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vidhash_lab import plots
+from vidhash_lab.code_map import code_map as code_map  # one of the widgets
 from vidhash_lab.models.conmh import ConMHConfig, draw_masks
 from vidhash_lab.search import retrieve
 

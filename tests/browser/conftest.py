@@ -8,8 +8,10 @@ import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 
+WIDGET = "() => window.jupyterapp.shell.currentWidget"
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = (
     "--no-sandbox --headless=new --disable-gpu --disable-quic --no-first-run "
@@ -74,6 +76,28 @@ def page(lab, tmp_path):
         )
         yield browser.pages[0]
         browser.close()
+
+
+@pytest.fixture
+def run_all_cells(lab, page):
+    """Return a function that opens a notebook under a name and starts all its cells."""
+    address, served = lab
+
+    def run(notebook, name):
+        nbformat.write(notebook, served / f"{name}.ipynb")
+        url = f"{address}/lab/workspaces/{name}/tree/{name}.ipynb"
+        page.goto(url, wait_until="domcontentloaded")
+        page.wait_for_selector(".jp-Notebook", timeout=60_000)
+        page.evaluate(
+            f"async () => {{ const widget = ({WIDGET})(); await widget.context.ready; "
+            "await widget.sessionContext.ready; }"
+        )
+        # Run before the kernel is idle and a dialog asks which kernel to take, and blocks.
+        idle = f"() => ({WIDGET})()?.sessionContext?.session?.kernel?.status === 'idle'"
+        page.wait_for_function(idle, timeout=60_000)
+        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+
+    return run
 
 
 def _wait_for(url, server):

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 from papermill.iorw import load_notebook_node
@@ -11,27 +10,15 @@ from papermill.parameterize import parameterize_notebook
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SMOKE = yaml.safe_load((NOTEBOOKS / "smoke.yaml").read_text())
-WIDGET = "() => window.jupyterapp.shell.currentWidget"
 
 
-def run_in_lab(lab, page, name):
-    """Open a notebook with its smoke parameters and run all its cells."""
-    address, served = lab
+def smoke_run(name):
+    """Read a notebook with its smoke parameters and without its outputs."""
     notebook = load_notebook_node(str(NOTEBOOKS / f"{name}.ipynb"))
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = []
-    nbformat.write(parameterize_notebook(notebook, SMOKE[name]), served / f"{name}.ipynb")
-    page.goto(f"{address}/lab/workspaces/{name}/tree/{name}.ipynb", wait_until="domcontentloaded")
-    page.wait_for_selector(".jp-Notebook", timeout=60_000)
-    page.evaluate(
-        f"async () => {{ const widget = ({WIDGET})(); await widget.context.ready; "
-        "await widget.sessionContext.ready; }"
-    )
-    # Run before the kernel is idle and a dialog asks which kernel to take, and blocks.
-    idle = f"() => ({WIDGET})()?.sessionContext?.session?.kernel?.status === 'idle'"
-    page.wait_for_function(idle, timeout=60_000)
-    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+    return parameterize_notebook(notebook, SMOKE[name])
 
 
 def slider(page, description):
@@ -56,10 +43,10 @@ def press(page, handle, key, times=1):
         ("04_mc_mlp_gating", "video", r"^video 0, token mixer: gates", r"^video 3, token mixer: g"),
     ],
 )
-def test_a_slider_moves_the_kernel_answers(lab, page, name, description, before, after):
+def test_a_slider_moves_the_kernel_answers(run_all_cells, page, name, description, before, after):
     from playwright.sync_api import expect
 
-    run_in_lab(lab, page, name)
+    run_all_cells(smoke_run(name), name)
     handle = slider(page, description)
     status, picture = (
         page.locator(
