@@ -7,6 +7,7 @@ import torch
 from vidhash_lab import widgets
 from vidhash_lab.codes import encode
 from vidhash_lab.data import open_dataset
+from vidhash_lab.metrics import evaluate
 from vidhash_lab.models.baselines import ITQ
 from vidhash_lab.models.chain import CHAIN
 from vidhash_lab.models.mcmsh import MCMSH
@@ -38,6 +39,26 @@ def test_query_browser_draws_the_chosen_query(searched):
     right = (dataset.database.labels[found[0]] & dataset.query.labels[7]).any(1).sum()
     assert status.value == f"query 7: {right} of 5 results share its category"
     assert not query.continuous_update
+
+
+def test_radius_slider_counts_what_lies_within(searched):
+    dataset, _, query_codes = searched
+    codes = encode(ITQ.for_dataset(dataset, 32).prepare(dataset.train), dataset.database)
+    labels = dataset.query.labels, dataset.database.labels
+    result = evaluate(query_codes, codes, *labels, k=(5,))
+    (radius, query), picture, status = parts(
+        widgets.radius_slider(dataset, result, query_codes, codes)
+    )
+    drawn = bytes(picture.value)
+    radius.value, query.value = 9, 7
+    near = np.unpackbits(codes ^ query_codes[7], axis=1).sum(1) <= 9
+    relevant = (labels[1] & labels[0][7]).any(1)
+    assert picture.value != drawn and status.value == (
+        f"query 7, radius 9: {near.sum()} found, {(near & relevant).sum()} relevant; "
+        f"{(~near & relevant).sum()} of {relevant.sum()} relevant are missed"
+    )
+    radius.value = 0  # and where nothing lies within
+    assert "radius 0: 0 found, 0 relevant" in status.value
 
 
 def test_mask_slider_says_what_the_views_share():

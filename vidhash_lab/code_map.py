@@ -208,8 +208,10 @@ def answer(query, videos, distances, labels):
 def sentence(nearest):
     """Say in a line what an `answer` holds."""
     count, relevant = len(nearest["videos"]), nearest["relevant"]
-    share = f"{count} nearest" if relevant is None else (
-        f"{sum(relevant)} of {count} nearest share its category"
+    share = (
+        f"{count} nearest"
+        if relevant is None
+        else (f"{sum(relevant)} of {count} nearest share its category")
     )
     least, most = nearest["distances"][0], nearest["distances"][-1]
     return f"video {nearest['query']}: {share}, distances {least} to {most}"

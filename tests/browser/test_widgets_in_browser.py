@@ -40,6 +40,12 @@ def press(page, handle, key, times=1):
         ("00_start_here", "query", r"^query 0: \d+ of 10 results", r"^query 3: \d+ of 10 results"),
         ("02_masking_ratio", "hidden", r"mask ratio 0\.48: .* sees 13 of", r"0\.60: .* sees 10 of"),
         ("03_chain_tasks", "video", r"^video 0: \d+ of 12 frames", r"^video 3: \d+ of 12 frames"),
+        (
+            "06_precision_recall",
+            "radius",
+            r"^query 0, radius 4: \d+ f",
+            r"^query 0, radius 7: \d+ f",
+        ),
         ("04_mc_mlp_gating", "video", r"^video 0, token mixer: gates", r"^video 3, token mixer: g"),
     ],
 )
@@ -50,7 +56,7 @@ def test_a_slider_moves_the_kernel_answers(run_all_cells, page, name, descriptio
     handle = slider(page, description)
     status, picture = (
         page.locator(
-            ".widget-label", has_text=re.compile(r"^(query \d+: |mask ratio|video \d+[,:] )")
+            ".widget-label", has_text=re.compile(r"^(query \d+[:,] |mask ratio|video \d+[,:] )")
         ),
         page.locator(".widget-image"),
     )
