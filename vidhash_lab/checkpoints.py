@@ -4,6 +4,7 @@ Files are written to a temporary name and renamed, so a reader finds a whole one
 is ever unpickled but tensors and plain values (`weights_only=True`).
 """
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -54,22 +55,25 @@ class Run:
         state = _read(path)
         if "recipe" not in state:
             raise DataError(f"{path}: holds a model, but no training run to resume.")
-        ours = self.recipe | {"config": asdict(self.model.config)}
-        theirs = json.loads(state["recipe"]) | {"config": json.loads(state["config"])}
-        odd = [f"{k} was {theirs.get(k)}, now {v}" for k, v in ours.items() if v != theirs.get(k)]
-        if odd:
-            raise DataError(
-                f"{path}: is of another run ({'; '.join(odd)}). Use the same settings, another "
-                "checkpoint file, or resume=False to begin anew."
-            )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.generator.set_state(state["random"]["draws"])
-        torch.set_rng_state(state["random"]["torch"])
-        if "cuda" in state["random"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["random"]["cuda"])
-        self.history = History(json.loads(state["history"]))
+        with _refused_with(f"{path}: a damaged checkpoint. Remove it to begin anew"):
+            ours = self.recipe | {"config": asdict(self.model.config)}
+            theirs = json.loads(state["recipe"]) | {"config": json.loads(state["config"])}
+            changed = [name for name in ours if ours[name] != theirs.get(name)]
+            odd = [f"{name} was {theirs.get(name)}, now {ours[name]}" for name in changed]
+            if odd:
+                raise DataError(
+                    f"{path}: is of another run ({'; '.join(odd)}). Use the same settings, another "
+                    "checkpoint file, or resume=False to begin anew."
+                )
+            history = History(json.loads(state["history"]))
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            self.generator.set_state(state["random"]["draws"])
+            torch.set_rng_state(state["random"]["torch"])
+            if "cuda" in state["random"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        self.history = history
 
 
 def save(model, path):
@@ -85,11 +89,12 @@ def load(path):
             f"{path}: not a checkpoint of this kit (it holds {sorted(state)[:5]}). For one of the "
             "released implementations use load_released(method, path)."
         )
-    if state["method"] not in METHODS:
+    if str(state["method"]) not in METHODS:
         raise DataError(f"{path}: of method {state['method']!r}, which is none of {list(METHODS)}.")
-    method = METHODS[state["method"]]
-    model = method(method.Config(**json.loads(state["config"])))
-    model.load_state_dict(state["model"])
+    method = METHODS[str(state["method"])]
+    with _refused_with(f"{path}: a damaged checkpoint"):
+        model = method(method.Config(**json.loads(state["config"])))
+        model.load_state_dict(state["model"])
     return model.eval()
 
 
@@ -97,20 +102,30 @@ def load_released(method, path, **assumed):
     """Read a checkpoint of a method's released implementation -> the model, in evaluation mode.
 
     Args:
-        method: "conmh", …
-        assumed: what the file does not hold; see the method's `from_released`.
+        method: "conmh", "mcmsh", "bth", or "autossvh", whose encoder is ConMH's.
+        assumed: what the file does not hold; see `from_released` of the method's class.
     """
-    released = [name for name, each in METHODS.items() if hasattr(each, "from_released")]
-    if method not in released:
-        raise ValueError(f"no released implementation of {method!r} is known, only of {released}")
+    known = {name: each for name, each in METHODS.items() if hasattr(each, "from_released")}
+    builders = {name: each.from_released for name, each in known.items()}
+    builders["autossvh"] = METHODS["conmh"].from_autossvh
+    if method not in builders:
+        raise ValueError(f"no released {method!r} is known, only {', '.join(builders)}")
     state = _read(path)
-    state = state.get("model_state_dict", state)
+    with _refused_with(f"{path}: not weights of the released {method}"):
+        state = state.get("model_state_dict", state)
+        state = {str(key).removeprefix("module."): value for key, value in state.items()}
+        return builders[method](state, **assumed).eval()
+
+
+@contextlib.contextmanager
+def _refused_with(message):
+    """Turn whatever a file's odd contents raise, a missing key or a wrong shape, into DataError."""
     try:
-        return METHODS[method].from_released(state, **assumed).eval()
-    except (KeyError, ValueError, RuntimeError) as error:  # a key is missing, or a shape odd
-        raise DataError(
-            f"{path}: not weights of the released {method}: {error}. It holds {sorted(state)[:5]} …"
-        ) from error
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{message} ({type(error).__name__}: {error})") from error
 
 
 def _model_state(model):
@@ -136,10 +151,10 @@ def _read(path):
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(
-            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]}). It may be cut short, or hold more than tensors: such "
-            "a file could run code, so it is refused."
+            f"{path}: not a checkpoint that can be read safely ({why}). It may be cut short, or "
+            "hold more than tensors: such a file could run code, so it is refused."
         ) from error
     if not isinstance(state, dict):
         raise DataError(f"{path}: holds a {type(state).__name__}, not a dict of weights.")

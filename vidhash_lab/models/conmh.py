@@ -188,6 +188,18 @@ class ConMH(VideoHasher):
         model.load_state_dict(state)
         return model
 
+    @classmethod
+    def from_autossvh(cls, state, size=None):
+        """Build the model from a released state dict of AutoSSVH, which encodes as ConMH does.
+
+        T is that of its table of decoder positions. That table and the sampler of frames serve its
+        training alone and are left out: what comes back encodes, but does not go on training.
+        """
+        num_frames = state["pos_embed"].shape[-2]
+        unused = [key for key in state if key.startswith("encoder.sample_net.")] + ["pos_embed"]
+        own = {key: value for key, value in state.items() if key not in unused}
+        return cls.from_released(own, num_frames, size)
+
 
 def draw_masks(count, config, generator):
     """Draw two views for each of `count` videos -> masked (2, B, T), True = hidden."""
