@@ -92,7 +92,7 @@ class CodeMap extends Points {
       set("category", this.category.value === "" ? null : +this.category.value);
     this.query.onchange = () => { this.choose(typed(this.query)); this.showControls(); };
     for (const input of [this.bit, this.query]) { // in JupyterLab, Enter brings no change event
-      input.onkeydown = (event) => event.key === "Enter" && input.onchange();
+      input.onkeydown = (event) => { if (event.key === "Enter") input.onchange(); };
     }
     this.callbacks = [
       ["change:colour_by change:bit change:category", () => { this.showControls(); this.draw(); }],
