@@ -17,6 +17,7 @@ from vidhash_lab.hamming import check_codes
 from vidhash_lab.plots import COLOURS
 from vidhash_lab.search import HammingIndex
 
+FOLDER = Path(__file__).parent
 STRIP_WIDTH, STRIP_HEIGHT = 320, 24  # pixels; square frames: 13 of them
 QUALITY = 50  # of JPEG, 1 to 95: smaller here, and written faster, than WebP and PNG
 MOST_FRAMES = 40_000  # in all strips together: under 10 MB to send
@@ -41,8 +42,8 @@ class CodeMap(anywidget.AnyWidget):
     {query, videos, distances, relevant}, nearest first; relevant is None without labels.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
-    _css = Path(__file__).with_suffix(".css")
+    _esm = "".join((FOLDER / name).read_text() for name in ("code_map_points.js", "code_map.js"))
+    _css = (FOLDER / "code_map.css").read_text()
     data = traitlets.Dict().tag(sync=True)  # what never changes: see `browser_data`
     colour_by = traitlets.Unicode().tag(sync=True)  # one of `data["colourings"]`
     bit = traitlets.Int(0).tag(sync=True)
@@ -117,7 +118,7 @@ def check_positions(positions, num_codes, num_videos):
 
 
 def browser_data(positions, feature_set, codes):
-    """Gather what the browser needs to draw, arrays as little-endian bytes: see code_map.js."""
+    """Gather what the browser needs to draw, arrays as little-endian bytes."""
     categories = first_labels(feature_set.labels, len(codes))
     stories = first_labels(feature_set.fine_labels, len(codes))
     strips, ends = film_strips(feature_set)
@@ -150,7 +151,11 @@ def film_strips(feature_set):
         for frames in feature_set.pictures(rows)[:, chosen]:
             strip = Image.fromarray(np.concatenate(list(frames), axis=1))
             strip = strip.resize((count * width, STRIP_HEIGHT), Image.Resampling.BILINEAR)
-            strip.save(buffer := io.BytesIO(), "JPEG", quality=QUALITY, optimize=True)
+            pixels = np.array(strip)
+            pixels[:, width - 1 :: width] = 255  # a gap between frames
+            Image.fromarray(pixels).save(
+                buffer := io.BytesIO(), "JPEG", quality=QUALITY, optimize=True
+            )
             strips.append(buffer.getvalue())
     return b"".join(strips), np.cumsum([len(strip) for strip in strips])
 

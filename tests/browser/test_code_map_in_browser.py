@@ -29,7 +29,10 @@ shown
 @pytest.fixture
 def stage(run_all_cells, page):
     """Show a map and return its canvas."""
-    run_all_cells(new_notebook(cells=[new_code_cell(CELLS.strip())]), "code_map")
+    notebook = new_notebook(cells=[new_code_cell(CELLS.strip())])
+    # Without it JupyterLab asks which kernel to take, and waits.
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    run_all_cells(notebook, "code_map")
     canvas = page.locator(".code-map-over")
     canvas.wait_for(timeout=120_000)
     return canvas
@@ -94,4 +97,8 @@ def test_keys_change_the_colouring(stage, page):
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowUp")
     expect(legend).to_contain_text("bit 1 is 1")
+    page.get_by_label("query video").focus()
+    page.keyboard.type("7")
+    page.keyboard.press("Enter")
+    expect(page.locator(".code-map-status")).to_have_text(re.compile(r"^video 7: \d+ of 10"))
     page.screenshot(path=BUILD / "code_map_bit.png")
