@@ -259,7 +259,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
         load(tmp_path / "other.pt")
     with pytest.raises(DataError, match="not weights of the released conmh"):
         load_released("conmh", tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="no released implementation of 'lsh'"):
+    with pytest.raises(ValueError, match="no released 'lsh' is known"):
         load_released("lsh", tmp_path / "other.pt")
     torch.save({"method": "newer", "config": "{}", "model": {}}, tmp_path / "newer.pt")
     with pytest.raises(DataError, match="of method 'newer', which is none of"):

@@ -125,7 +125,8 @@ def _refused_with(message):
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{message} ({type(error).__name__}: {error})") from error
+        why = " ".join(f"{type(error).__name__}: {error}".split())  # torch's are of many lines
+        raise DataError(f"{message} ({why})") from error
 
 
 def _model_state(model):

@@ -1,0 +1,76 @@
+"""Released and damaged checkpoints: what fits is loaded, everything else is refused by name."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from vidhash_lab import DataError, load_released
+from vidhash_lab.models import ConMH, ConMHConfig
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fuzz_checkpoints.py"
+SHAPE = {"num_frames": 6, "feature_dim": 8, "hidden_dim": 16, "bits": 8}
+
+
+@pytest.fixture
+def conmh():
+    torch.manual_seed(0)
+    return ConMH(ConMHConfig(**SHAPE, depth=1, heads=1, decoder_dim=192)).eval()
+
+
+def written(state, path, **options):
+    torch.save(state, path, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda weights: weights,
+        lambda weights: {"model_state_dict": weights},
+        lambda weights: {"model_state_dict": weights, "epoch": 3, "optimizer_state_dict": {"a": 1}},
+        lambda weights: {f"module.{key}": value for key, value in weights.items()},
+    ],
+)
+@pytest.mark.parametrize("new_format", [True, False])
+def test_every_wrapping_of_released_weights_loads(conmh, tmp_path, wrap, new_format):
+    path = tmp_path / "conmh.pth"
+    torch.save(wrap(conmh.state_dict()), path, _use_new_zipfile_serialization=new_format)
+    model = load_released("conmh", path, num_frames=6, size="mini")
+    frames = torch.randn(4, 6, 8)
+    torch.testing.assert_close(model.encode(frames), conmh.encode(frames))
+
+
+def test_autossvh_encodes_as_conmh_and_brings_its_number_of_frames(conmh, tmp_path):
+    sampler = {
+        "pos_embed": torch.randn(1, 6, 192),
+        "encoder.sample_net.temperature": torch.ones(1),
+        "encoder.sample_net.importance_score.norm.weight": torch.ones(6),
+    }
+    path = written({"model_state_dict": conmh.state_dict() | sampler}, tmp_path / "fcv_8.pth")
+    model = load_released("autossvh", path)
+    assert model.config.num_frames == 6 and model.config.heads == 1
+    frames = torch.randn(4, 6, 8)
+    torch.testing.assert_close(model.encode(frames), conmh.encode(frames))
+    with pytest.raises(DataError, match=r"fcv_8\.pth: not weights of the released conmh.*pos_emb"):
+        load_released("conmh", path)
+
+
+def test_missing_and_left_over_keys_are_listed(conmh, tmp_path):
+    weights = conmh.state_dict()
+    weights.pop("ln.bias")
+    path = written(weights | {"classifier.weight": torch.ones(2)}, tmp_path / "odd.pth")
+    with pytest.raises(DataError) as refused:
+        load_released("conmh", path, num_frames=6)
+    assert "ln.bias" in str(refused.value) and "classifier.weight" in str(refused.value)
+
+
+def test_damaged_checkpoints_load_or_are_refused(tmp_path):
+    """A quick share of benchmarks/fuzz_checkpoints.py: other exceptions fail, with their seed."""
+    spec = importlib.util.spec_from_file_location("fuzz_checkpoints", SCRIPT)
+    fuzz = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fuzz)
+    with pytest.warns(UserWarning, match="released MCMSH files do not hold alpha"):
+        outcomes = [fuzz.one_case(seed, tmp_path) for seed in range(120)]
+    assert {"loaded", "refused"} == set(outcomes)
