@@ -1,14 +1,16 @@
 """Data sets by name: where their files lie, and what their query and database sets are.
 
-`CATALOG` maps a name to the function that opens it; a published data set is one more entry.
+`CATALOG` maps a name to the function that opens it.
 """
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from vidhash_lab.data import digit_stories
 from vidhash_lab.data.features import DataError, FeatureSet, VideoDataset
+from vidhash_lab.data.published_sets import PUBLISHED_SETS, open_published
 from vidhash_lab.data.views import open_or_build_views
 
 
@@ -44,7 +46,7 @@ def open_digit_stories_mini(root, **options):
 CATALOG = {
     "digit-stories": open_digit_stories,
     "digit-stories-mini": open_digit_stories_mini,
-}
+} | {name: partial(open_published, name) for name in PUBLISHED_SETS}
 
 
 def open_dataset(name_or_path, root=None, **options):
@@ -54,7 +56,7 @@ def open_dataset(name_or_path, root=None, **options):
     every video is learned from and queries the others (`self_query`).
 
     Args:
-        root: the folder where a named data set lies; for the built-in one, its cache.
+        root: the folder where a published data set lies; for the built-in one, its cache.
         options: what the data set takes; all of them take `in_memory`, and one's own files take
             `views`, the HDF5 file of the training videos' views where these lie elsewhere.
 
