@@ -3,7 +3,7 @@
 from vidhash_lab.checkpoints import History, load, load_released, save
 from vidhash_lab.codes import encode, pack, unpack
 from vidhash_lab.comparison import Comparison, compare
-from vidhash_lab.data import DataError, FeatureSet, VideoDataset, open_dataset
+from vidhash_lab.data import DataError, FeatureSet, VideoDataset, export, open_dataset
 from vidhash_lab.metrics import Evaluation, TwinProbe, evaluate, twin_probe
 from vidhash_lab.models import (
     BTH,
@@ -44,6 +44,7 @@ __all__ = [
     "compare",
     "encode",
     "evaluate",
+    "export",
     "fit",
     "load",
     "load_released",
