@@ -13,6 +13,8 @@ from vidhash_lab.data.features import DataError, FeatureSet, VideoDataset
 from vidhash_lab.data.published_sets import PUBLISHED_SETS, open_published
 from vidhash_lab.data.views import open_or_build_views
 
+OWN_FILES = ("train.h5", "database.h5", "query.h5")
+
 
 def cache_folder():
     """Return the folder for built data sets: VIDHASH_LAB_CACHE, else in the user's cache."""
@@ -77,11 +79,10 @@ def open_dataset(name_or_path, root=None, **options):
 
 
 def _open_folder(name, folder, in_memory=False, views=None):
-    names = ("train.h5", "database.h5", "query.h5")
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = [name for name in OWN_FILES if not (folder / name).is_file()]
     if missing:
         found = sorted(path.name for path in folder.iterdir())
         raise DataError(f"{folder}: {', '.join(missing)} missing; found {found}.")
     train = FeatureSet(folder / "train.h5", views=views, in_memory=in_memory)
-    others = (FeatureSet(folder / part, in_memory=in_memory) for part in names[1:])
+    others = (FeatureSet(folder / part, in_memory=in_memory) for part in OWN_FILES[1:])
     return VideoDataset(name, train, *others)
