@@ -17,6 +17,7 @@ from vidhash_lab.models import (
     MCMSHConfig,
     baselines,
 )
+from vidhash_lab.recipes import published_recipe
 from vidhash_lab.search import HammingIndex
 from vidhash_lab.training import NonFiniteLoss, StepDecay, fit
 
@@ -50,6 +51,7 @@ __all__ = [
     "load_released",
     "open_dataset",
     "pack",
+    "published_recipe",
     "save",
     "twin_probe",
     "unpack",
