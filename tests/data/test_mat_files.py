@@ -99,6 +99,15 @@ def test_hdf5_that_is_no_matrix(tmp_path):
             read_mat_labels(tmp_path / "odd.mat", key)
 
 
+@pytest.mark.parametrize("write", [write_5, write_hdf5])
+def test_a_sparse_matrix_with_rows_that_are_not_there(tmp_path, write):
+    matrix = scipy.sparse.csc_array(LABELS.astype("f8"))
+    matrix.indices[3] = 1 << 30  # unchecked, scipy writes there: the process would end
+    write(tmp_path / "odd.mat", matrix)
+    with pytest.raises(DataError, match=r"odd\.mat: `labels` cannot be read"):
+        read_mat_labels(tmp_path / "odd.mat")
+
+
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_file_cut_short_or_of_another_kind(tmp_path, write):
     path = tmp_path / "short.mat"

@@ -75,6 +75,7 @@ def test_the_published_counts_open_without_a_word(tmp_path, name):
     for part in published.parts:
         shape = part.videos, published.num_frames, published.feature_dim
         with h5py.File(tmp_path / part.feats[0], "w") as file:
+            file["padding"] = np.zeros(1 << 20, "u1")  # a file without any rows is refused
             # Chunks that nobody wrote take no place on disk.
             file.create_dataset("feats", shape, "f4", chunks=(1, *shape[1:]))
         for file in part.labels:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from vidhash_lab.data.rows import DataError, Rows, has_key, prefetch
+from vidhash_lab.data.rows import DataError, Rows, has_key, prefetch, refusing_damage
 
 FLOATS = (np.dtype("float16"), np.dtype("float32"))
 
@@ -38,7 +38,7 @@ class FeatureSet:
     def __init__(self, paths, *, labels=None, views=None, in_memory=False):
         self.features = _float_rows(paths, "feats", 3, in_memory)
         self.paths = self.features.paths
-        with h5py.File(self.paths[0]) as file:
+        with refusing_damage(self.paths[0]), h5py.File(self.paths[0]) as file:
             self.attributes = dict(file.attrs)
         self.labels = self._read_labels("labels") if labels is None else self._fit(labels, "labels")
         self.fine_labels = self._read_labels("fine_labels")

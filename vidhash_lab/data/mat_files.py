@@ -73,14 +73,15 @@ def _sparse(node, shape):
     begins = node["jc"][()].astype(np.int64)
     # MATLAB leaves both out where every value is 0.
     values, rows = (node[part][()] if part in node else np.zeros(0) for part in ("data", "ir"))
-    matrix = scipy.sparse.csc_array((values, rows.astype(np.int64), begins), shape)
-    matrix.check_format(full_check=True)
-    return matrix
+    return scipy.sparse.csc_array((values, rows.astype(np.int64), begins), shape)
 
 
 def _checked(path, key, matrix, shape):
     """Return what was read as (N, C) bool, if it has that shape and is all 0 and 1."""
-    matrix = matrix.toarray() if scipy.sparse.issparse(matrix) else np.asarray(matrix)
+    if scipy.sparse.issparse(matrix):
+        if matrix.format != "coo":  # of version 4; checked already
+            matrix.check_format(full_check=True)  # else a row that is not there ends the process
+        matrix = matrix.toarray()
     if matrix.shape != shape:
         raise DataError(f"{path}: `{key}` should be {shape} by its header, but is {matrix.shape}.")
     wrong = (matrix != 0) & (matrix != 1)
