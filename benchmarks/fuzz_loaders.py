@@ -32,7 +32,7 @@ from vidhash_lab.data.report import report
 
 VIDEOS, T, D, C = 12, 3, 5, 4
 TYPES = ["u1", "f8", "f4", "i4"]
-SECONDS, MEMORY = 60, 24 << 30  # that a case, a worker process may take
+SECONDS, MEMORY = 20, 24 << 30  # that a case, a worker process may take
 
 
 def feats_file(draw, path, dtype, labels, views):
