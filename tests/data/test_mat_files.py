@@ -1,5 +1,7 @@
 """Labels of .mat files come back as written, from both generations; odd files are refused."""
 
+import struct
+
 import h5py
 import numpy as np
 import pytest
@@ -106,6 +108,42 @@ def test_a_sparse_matrix_with_rows_that_are_not_there(tmp_path, write):
     write(tmp_path / "odd.mat", matrix)
     with pytest.raises(DataError, match=r"odd\.mat: `labels` cannot be read"):
         read_mat_labels(tmp_path / "odd.mat")
+
+
+def damaged(path, old, new):
+    """Replace bytes that must be there exactly once."""
+    data = path.read_bytes()
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+
+
+def test_what_would_end_the_process_in_scipy(tmp_path):
+    path, name = tmp_path / "odd.mat", b"labels\0\0"
+    write_5(path, LABELS.astype("u1"))
+    damaged(path, name + bytes([2, 0, 0, 0]), name + bytes([0, 0, 0, 0]))
+    with pytest.raises(DataError, match=r"odd\.mat: `labels` .*no type has the number 0"):
+        read_mat_labels(path)
+    matrix = scipy.sparse.csc_array(LABELS.astype("f8"))
+    begins = matrix.indptr.astype("i4").tobytes()
+    for wrong in (
+        begins[:4] + b"\x40\x40\x40\x40" + begins[8:],
+        bytes(len(begins))[:-4] + b"\xff" * 4,
+    ):
+        write_5(path, matrix)
+        damaged(path, begins, wrong)
+        with pytest.raises(DataError, match=r"odd\.mat: `labels` .*indices lead outside"):
+            read_mat_labels(path)
+
+
+def test_files_of_the_other_byte_order(tmp_path):
+    """A file as a big-endian machine wrote it: header, flags, dimensions, name, doubles."""
+    values = LABELS.T.astype(">f8").tobytes()
+    body = struct.pack(">IIII", 6, 8, 6, 0) + struct.pack(">IIii", 5, 8, *LABELS.shape)
+    body += struct.pack(">II", 1, 6) + b"labels\0\0" + struct.pack(">II", 9, len(values)) + values
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(">H", 0x0100) + b"MI"
+    path = tmp_path / "big.mat"
+    path.write_bytes(header + struct.pack(">II", 14, len(body)) + body)
+    assert np.array_equal(read_mat_labels(path), LABELS)
 
 
 @pytest.mark.parametrize("write", WRITERS)

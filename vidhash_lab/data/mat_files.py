@@ -9,6 +9,7 @@ import numpy as np
 import scipy.io
 import scipy.sparse
 
+from vidhash_lab.data.mat_check import check_mat_5
 from vidhash_lab.data.rows import DataError
 
 NUMERIC = {"double", "single", "logical", "sparse"}
@@ -46,6 +47,8 @@ def _read_5(path, key, videos):
     if kind not in NUMERIC:
         raise DataError(f"{path}: `{key}` is a MATLAB {kind}; expected 0 and 1, (N, C).")
     _check_shape(path, key, shape, videos)
+    if scipy.io.matlab.matfile_version(path)[0] == 1:  # of version 5; 0 is version 4
+        check_mat_5(path, key)
     matrix = scipy.io.loadmat(path, variable_names=[key])[key]
     return _checked(path, key, matrix, shape)
 
