@@ -3,7 +3,7 @@
 from vidhash_lab.checkpoints import History, load, load_released, save
 from vidhash_lab.codes import encode, pack, unpack
 from vidhash_lab.comparison import Comparison, compare
-from vidhash_lab.data import DataError, FeatureSet, VideoDataset, open_dataset
+from vidhash_lab.data import DataError, FeatureSet, VideoDataset, export, open_dataset
 from vidhash_lab.metrics import Evaluation, TwinProbe, evaluate, twin_probe
 from vidhash_lab.models import (
     BTH,
@@ -17,6 +17,7 @@ from vidhash_lab.models import (
     MCMSHConfig,
     baselines,
 )
+from vidhash_lab.recipes import published_recipe
 from vidhash_lab.search import HammingIndex
 from vidhash_lab.training import NonFiniteLoss, StepDecay, fit
 
@@ -44,11 +45,13 @@ __all__ = [
     "compare",
     "encode",
     "evaluate",
+    "export",
     "fit",
     "load",
     "load_released",
     "open_dataset",
     "pack",
+    "published_recipe",
     "save",
     "twin_probe",
     "unpack",

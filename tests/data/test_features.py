@@ -124,6 +124,26 @@ def test_a_file_cut_short(random_features):
         FeatureSet(path)
 
 
+def test_rows_that_nobody_wrote(tmp_path):
+    with h5py.File(tmp_path / "empty.h5", "w") as file:
+        file.create_dataset("feats", (1 << 40, 25, 4096), "f4", chunks=True)
+    with pytest.raises(DataError, match=r"empty\.h5: `feats` has shape .* rows that were never"):
+        FeatureSet(tmp_path / "empty.h5")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_block_that_cannot_be_read(random_features, dtype):
+    path = random_features(dtype=dtype, **STORAGE["compressed"])
+    with h5py.File(path) as file:
+        block = file["feats"].id.get_chunk_info(3)
+    data = bytearray(path.read_bytes())
+    data[block.byte_offset : block.byte_offset + 20] = bytes(20)
+    path.write_bytes(data)
+    features = FeatureSet(path)
+    with pytest.raises(DataError, match=r"features\.h5: `feats`, row \d+ and after it, damaged"):
+        features.rows(range(64))
+
+
 def test_files_of_one_set_must_agree(random_features):
     one = random_features("one.h5")
     with pytest.raises(DataError, match=r"two\.h5: `feats` has rows \(10, 13\)"):

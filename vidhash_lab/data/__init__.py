@@ -1,6 +1,7 @@
 """Data sets: HDF5 feature files, the built-in digit stories, and the catalog that opens them."""
 
 from vidhash_lab.data.catalog import cache_folder, open_dataset
+from vidhash_lab.data.export import export
 from vidhash_lab.data.features import FeatureSet, VideoDataset
 from vidhash_lab.data.rows import DataError, prefetch, written_whole
 
@@ -9,6 +10,7 @@ __all__ = [
     "FeatureSet",
     "VideoDataset",
     "cache_folder",
+    "export",
     "open_dataset",
     "prefetch",
     "written_whole",

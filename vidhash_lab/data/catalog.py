@@ -1,15 +1,19 @@
 """Data sets by name: where their files lie, and what their query and database sets are.
 
-`CATALOG` maps a name to the function that opens it; a published data set is one more entry.
+`CATALOG` maps a name to the function that opens it.
 """
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from vidhash_lab.data import digit_stories
 from vidhash_lab.data.features import DataError, FeatureSet, VideoDataset
+from vidhash_lab.data.published_sets import PUBLISHED_SETS, open_published
 from vidhash_lab.data.views import open_or_build_views
+
+OWN_FILES = ("train.h5", "database.h5", "query.h5")
 
 
 def cache_folder():
@@ -44,7 +48,7 @@ def open_digit_stories_mini(root, **options):
 CATALOG = {
     "digit-stories": open_digit_stories,
     "digit-stories-mini": open_digit_stories_mini,
-}
+} | {name: partial(open_published, name) for name in PUBLISHED_SETS}
 
 
 def open_dataset(name_or_path, root=None, **options):
@@ -54,7 +58,7 @@ def open_dataset(name_or_path, root=None, **options):
     every video is learned from and queries the others (`self_query`).
 
     Args:
-        root: the folder where a named data set lies; for the built-in one, its cache.
+        root: the folder where a published data set lies; for the built-in one, its cache.
         options: what the data set takes; all of them take `in_memory`, and one's own files take
             `views`, the HDF5 file of the training videos' views where these lie elsewhere.
 
@@ -75,11 +79,10 @@ def open_dataset(name_or_path, root=None, **options):
 
 
 def _open_folder(name, folder, in_memory=False, views=None):
-    names = ("train.h5", "database.h5", "query.h5")
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = [name for name in OWN_FILES if not (folder / name).is_file()]
     if missing:
         found = sorted(path.name for path in folder.iterdir())
         raise DataError(f"{folder}: {', '.join(missing)} missing; found {found}.")
     train = FeatureSet(folder / "train.h5", views=views, in_memory=in_memory)
-    others = (FeatureSet(folder / part, in_memory=in_memory) for part in names[1:])
+    others = (FeatureSet(folder / part, in_memory=in_memory) for part in OWN_FILES[1:])
     return VideoDataset(name, train, *others)

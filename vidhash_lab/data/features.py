@@ -16,8 +16,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
-from vidhash_lab.data.rows import DataError, Rows, has_key, prefetch
+from vidhash_lab.data.rows import DataError, Rows, has_key, prefetch, refusing_damage
 
 FLOATS = (np.dtype("float16"), np.dtype("float32"))
 
@@ -37,7 +38,7 @@ class FeatureSet:
     def __init__(self, paths, *, labels=None, views=None, in_memory=False):
         self.features = _float_rows(paths, "feats", 3, in_memory)
         self.paths = self.features.paths
-        with h5py.File(self.paths[0]) as file:
+        with refusing_damage(self.paths[0]), h5py.File(self.paths[0]) as file:
             self.attributes = dict(file.attrs)
         self.labels = self._read_labels("labels") if labels is None else self._fit(labels, "labels")
         self.fine_labels = self._read_labels("fine_labels")
@@ -165,14 +166,23 @@ def _finite(rows, indices, read):
     return frames
 
 
-def _validate(rows, view=None):
+def odd_videos(rows, view=None, title=None):
+    """Read everything once -> indices of videos with non-finite values, and of all-zero ones.
+
+    With a title, a bar shows how far it is.
+    """
     zeros, bad = [], []
-    for indices in np.split(np.arange(len(rows)), range(256, len(rows), 256)):
+    blocks = np.split(np.arange(len(rows)), range(256, len(rows), 256))
+    for indices in tqdm(blocks, desc=title, disable=title is None, leave=False):
         read = rows[indices] if view is None else rows[indices, view]
         frames = torch.from_numpy(read).flatten(1)
         bad.append(indices[~torch.isfinite(frames).all(1).numpy()])
         zeros.append(indices[(frames == 0).all(1).numpy()])
-    zeros, bad = np.concatenate(zeros), np.concatenate(bad)
+    return np.concatenate(bad), np.concatenate(zeros)
+
+
+def _validate(rows, view=None):
+    bad, zeros = odd_videos(rows, view)
     if len(bad):
         _refuse(rows, bad)
     if len(zeros):

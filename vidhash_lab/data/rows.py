@@ -5,6 +5,7 @@ compressed one come through sorted block reads, so that no block is decompressed
 """
 
 import contextlib
+import math
 import mmap
 import os
 from collections import deque
@@ -17,11 +18,23 @@ import torch
 
 RELEASE_BYTES = 16 << 20  # how much is copied out of a map before its pages are given back
 BLOCK_BYTES = 8 << 20  # how much one read of a chunked or compressed file may bring
+MOST_COMPRESSED = 4096  # no compression makes rows of features smaller by so much
 SHAPES = {"feats": "(N, T, D)", "views": "(N, V, T, D)", "thumbnails": "(N, T, h, w)"}
 
 
 class DataError(ValueError):
     """A data file does not hold what it should; the message names file, key or row."""
+
+
+@contextlib.contextmanager
+def refusing_damage(path, what="not an HDF5 file"):
+    """Turn whatever the HDF5 library raises of a damaged file into a `DataError` that names it."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError) as error:
+        raise DataError(f"{path}: {what}, damaged or cut short ({error}).") from error
 
 
 class MappedRows:
@@ -56,7 +69,7 @@ class BlockRows:
     """Rows of a chunked or compressed HDF5 data set: each touched block is read once, in order."""
 
     def __init__(self, path, dataset):
-        self._dataset = dataset  # keeps its file open
+        self._path, self._dataset = path, dataset  # which keeps its file open
         chunk, columns, *_ = dataset.chunks or (1, 1)
         row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
         self._block = chunk * max(1, BLOCK_BYTES // (row_bytes * chunk)), columns
@@ -70,7 +83,10 @@ class BlockRows:
         for places in np.split(order, cuts):
             if len(places):
                 inside = [wanted[places] for wanted in index]
-                block = self._dataset[tuple(slice(i.min(), i.max() + 1) for i in inside)]
+                bounds = tuple(slice(i.min(), i.max() + 1) for i in inside)
+                what = f"`{self._dataset.name[1:]}`, row {bounds[0].start} and after it"
+                with refusing_damage(self._path, what):
+                    block = self._dataset[bounds]
                 out[places] = block[tuple(i - i.min() for i in inside)]
         return out
 
@@ -96,10 +112,7 @@ class Rows:
         self.dtype = first.dtype
         self.starts = np.cumsum([0] + [len(dataset) for dataset in datasets])
         self.shape = (int(self.starts[-1]), *first.shape[1:])
-        self._parts = [
-            MappedRows(path, dataset) if _is_mappable(dataset) else BlockRows(path, dataset)
-            for path, dataset in zip(self.paths, datasets)
-        ]
+        self._parts = [_reader(path, dataset) for path, dataset in zip(self.paths, datasets)]
         self._whole = None
         if in_memory:
             self._whole = self[:]
@@ -163,10 +176,11 @@ def _open(path, key, rank):
     """Open one key of one file as an h5py data set, or say what is wrong with it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such feature file. Check the folder and the name.")
-    try:
-        file = h5py.File(path)
-    except OSError as error:
-        raise DataError(f"{path}: not an HDF5 file, or cut short ({error}).") from error
+    with refusing_damage(path):
+        return _checked(path, h5py.File(path), key, rank)
+
+
+def _checked(path, file, key, rank):
     dataset = file.get(key)
     if not isinstance(dataset, h5py.Dataset):
         raise DataError(
@@ -179,12 +193,21 @@ def _open(path, key, rank):
         raise DataError(f"{path}: `{key}` has shape {dataset.shape}; expected {wanted}.")
     if 0 in dataset.shape:
         raise DataError(f"{path}: `{key}` has shape {dataset.shape}: nothing in it to read.")
+    elsewhere = dataset.is_virtual or dataset.external
+    size, there = math.prod(dataset.shape) * dataset.dtype.itemsize, path.stat().st_size
+    if not elsewhere and size > MOST_COMPRESSED * there:
+        raise DataError(
+            f"{path}: `{key}` has shape {dataset.shape}, {size / 1e9:.1f} GB, in a file of "
+            f"{there / 1e6:.1f} MB: damaged, or rows that were never written."
+        )
     return dataset
 
 
-def _is_mappable(dataset):
-    plain = dataset.chunks is None and dataset.id.get_offset() is not None
-    return plain and not dataset.external and dataset.dtype.kind in "fiu"
+def _reader(path, dataset):
+    with refusing_damage(path):
+        plain = dataset.chunks is None and dataset.id.get_offset() is not None
+        mappable = plain and not dataset.external and dataset.dtype.kind in "fiu"
+        return MappedRows(path, dataset) if mappable else BlockRows(path, dataset)
 
 
 @contextlib.contextmanager
@@ -205,5 +228,5 @@ def written_whole(path):
 
 def has_key(path, key):
     """Say whether the HDF5 file at `path` holds `key`."""
-    with h5py.File(path) as file:
+    with refusing_damage(path), h5py.File(path) as file:
         return key in file

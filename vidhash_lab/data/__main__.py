@@ -1,0 +1,34 @@
+"""Examine a folder of features and labels before working with it.
+
+    python -m vidhash_lab.data ROOT
+
+It recognises the files of FCVID, ActivityNet, YFCC, UCF101 and HMDB51 and the kit's own, reads all
+of them once, and says per file what is there and per set whether it can be worked with. The exit
+code is 1 where something is wrong.
+"""
+
+import argparse
+import sys
+
+from tqdm.auto import tqdm
+
+from vidhash_lab.data.report import report
+
+
+def main():
+    """Print the report of the folder or file named on the command line -> exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vidhash_lab.data",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("root", help="folder of a data set, or of several; or one HDF5 file")
+    try:
+        return 0 if report(parser.parse_args().root, say=tqdm.write) else 1
+    except KeyboardInterrupt:
+        print("interrupted: not everything was read", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

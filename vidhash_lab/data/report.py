@@ -1,0 +1,179 @@
+"""What a folder of features and labels holds, file by file, and whether it can be worked with.
+
+Each file is looked at for itself, so that one bad file hides no other; then the whole is opened.
+"""
+
+import warnings
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from vidhash_lab.data.catalog import OWN_FILES, open_dataset
+from vidhash_lab.data.features import FeatureSet, odd_videos
+from vidhash_lab.data.mat_files import read_mat_labels
+from vidhash_lab.data.published_sets import PUBLISHED_SETS, differences
+
+
+class Report:
+    """Lines about one data set: what is there, what to know (!), what is wrong (WRONG)."""
+
+    def __init__(self, title, say):
+        self.title, self._say, self.errors = title, say, 0
+        say(f"\n{title}")
+
+    def line(self, text):
+        """Say what is there."""
+        self._say(f"  {text}")
+
+    def note(self, text):
+        """Say what one should know, though it can be worked with."""
+        self._say(f"  ! {text}")
+
+    def wrong(self, error):
+        """Say what must be mended: text or an exception."""
+        self.errors += 1
+        self._say(f"  WRONG {error}")
+
+    def trying(self, action, *arguments, **options):
+        """Return what an action returns; if it raises, that is said and None returned."""
+        try:
+            return action(*arguments, **options)
+        except Exception as error:  # a damaged file may raise anything: the next one has its turn
+            known = isinstance(error, (ValueError, OSError))
+            self.wrong(error if known else f"{type(error).__name__}: {error}")
+
+    def verdict(self, well):
+        """Say in a line how it stands, `well` if nothing is wrong -> whether nothing is."""
+        bad = f"cannot be worked with as it is; things that are wrong: {self.errors}"
+        self.line(f"=> {self.title}: {bad if self.errors else well}.")
+        return not self.errors
+
+
+def report(path, say=print):
+    """Examine a published layout, or a folder or file of the kit's own -> whether all is well.
+
+    Features are read whole once, in batches. A folder of such folders is examined one by one.
+    """
+    path = Path(path)
+    try:
+        folders = [path] if _kinds(path) else []
+        if not folders and path.is_dir():
+            folders = [f for f in sorted(path.iterdir()) if f.is_dir() and _kinds(f)]
+    except OSError as error:  # a folder that may not be read
+        say(f"{path}: {error}")
+        return False
+    if not folders:
+        say(_nothing_at(path))
+        return False
+    return all([_examine(folder, kind, say) for folder in folders for kind in _kinds(folder)])
+
+
+def _kinds(path):
+    """Name what lies at a path: names of published sets, "folder" or "file" of the kit's own."""
+    if path.is_file():
+        return ["file"]
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    found = [name for name, published in PUBLISHED_SETS.items() if names & set(published.files)]
+    return found + ["folder"] * bool(names & set(OWN_FILES))
+
+
+def _nothing_at(path):
+    if not path.exists():
+        return f"{path}: no such file or folder."
+    found = sorted(entry.name for entry in path.iterdir())
+    known = "\n".join(f"  {p.title}: {', '.join(p.files)}" for p in PUBLISHED_SETS.values())
+    return (
+        f"{path}: no data set that this kit knows; found {found[:20]}. It knows\n{known}\n"
+        f"  one's own: {', '.join(OWN_FILES)}, or a single HDF5 file with `feats` (N, T, D)"
+    )
+
+
+def _examine(path, kind, say):
+    if kind in PUBLISHED_SETS:
+        return _examine_published(
+            path, kind, Report(f"{PUBLISHED_SETS[kind].title} in {path}", say)
+        )
+    own = Report(str(path), say)
+    for file in [path] if kind == "file" else [path / name for name in OWN_FILES]:
+        feature_set = own.trying(_examine_feats, file, own)
+        if feature_set is not None and feature_set.labels is not None:
+            own.line(f"{file.name}: {_label_facts(feature_set.labels)}")
+    _open_all(own, path)
+    return own.verdict("can be worked with")
+
+
+def _examine_published(folder, name, found):
+    published, dataset, well = PUBLISHED_SETS[name], None, "as published"
+    for part in published.parts:
+        counts = [found.trying(_examine_feats, folder / file, found) for file in part.feats]
+        for file, videos in zip(part.labels, counts):
+            if not part.labels_needed and not (folder / file).exists():
+                found.line(f"{file}: not there, and not needed")
+                continue
+            known = None if videos is None else len(videos)
+            labels = found.trying(read_mat_labels, folder / file, part.key, known)
+            if labels is not None:
+                found.line(f"{file}: `{part.key}`, {_label_facts(labels)}")
+    if not found.errors:  # what is wrong with single files has been said
+        dataset = _open_all(found, name, folder)
+    if dataset is not None:
+        for part, roles in published.parts.items():
+            for line in differences(published, part, getattr(dataset, roles[0])):
+                well = "can be worked with, but is not the published set"
+                found.note(line)
+    if any(not (folder / file).is_file() for file in published.files):
+        found.line(f"the authors offer it at {published.offered}")
+    return found.verdict(well)
+
+
+def _open_all(found, name, root=None):
+    """Open the whole, and say which set is which -> the data set, or None."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other counts than the published ones are noted one by one
+        dataset = found.trying(open_dataset, name, root=root)
+    if dataset is not None:
+        same = {
+            "query is database (self-query: every video finds itself)": dataset.self_query,
+            "database is training set": dataset.database is dataset.train,
+        }
+        facts = [what for what, is_so in same.items() if is_so]
+        found.line("; ".join(facts) or "training set, database and query are sets of their own")
+    return dataset
+
+
+def _examine_feats(path, found):
+    """Say what a feature file holds, reading all of it -> `FeatureSet`."""
+    feature_set = FeatureSet(path)
+    rows = feature_set.features
+    with h5py.File(path) as file:
+        feats = file["feats"]
+        storage = f"chunks {feats.chunks}" if feats.chunks else "contiguous"
+        storage += f", {feats.compression}" if feats.compression else ""
+    found.line(
+        f"{path.name}: {len(rows)} videos, T x D {rows.shape[1]} x {rows.shape[2]}, {rows.dtype}, "
+        f"{storage}, {path.stat().st_size / 1e9:.2f} GB"
+    )
+    for view in [None, *range(feature_set.num_views)]:
+        read, what = (rows, "`feats`") if view is None else (feature_set.views, f"view {view}")
+        bad, zeros = odd_videos(read, view, title=f"{path.name}, {what}")
+        for indices, kind, say in [
+            (bad, "have NaN or infinite values.", found.wrong),
+            (zeros, "are all zero: were their frames read?", found.note),
+        ]:
+            if len(indices):
+                first = ", ".join(map(str, indices[:5]))
+                say(f"{path}: {what}: {len(indices)} videos {kind} First rows: {first}")
+    return feature_set
+
+
+def _label_facts(labels):
+    empty, alone = np.flatnonzero(~labels.any(0)), np.flatnonzero(~labels.any(1))
+    return (
+        f"labels of {labels.shape[0]} videos, {labels.shape[1]} columns, "
+        f"{len(empty)} categories empty{_few(empty)}, {len(alone)} videos without one{_few(alone)}"
+    )
+
+
+def _few(indices):
+    return f" ({', '.join(map(str, indices[:5]))}{', …' * (len(indices) > 5)})" * bool(len(indices))

@@ -1,0 +1,71 @@
+"""The papers' hyper-parameters per method and data set, as their released code has them.
+
+ConMH (gimpong/AAAI23-ConMH, d6dd5b5) trains five epochs more than it keeps: here are the epochs
+after which the released checkpoint was written. MCMSH (a483446) and BTH (c97db40) were released
+for FCVID only. All train with Adam without weight decay.
+"""
+
+from vidhash_lab.training import StepDecay
+
+CONMH = {"learning_rate": 1e-4, "schedule": StepDecay(every=20, factor=0.9, floor=1e-5 / 1e-4)}
+CONMH_SMALL = {"hidden_dim": 256, "depth": 12, "heads": 6, "decoder_dim": 192, "temperature": 0.5}
+ANCHORED = {
+    "epochs": 56,
+    "batch_size": 256,
+    "learning_rate": 3e-4,
+    "schedule": StepDecay(every=20, factor=0.9, floor=1e-4 / 3e-4),
+}
+
+RECIPES = {
+    ("conmh", "fcvid"): (
+        CONMH_SMALL | {"mask_ratio": 0.75, "contrastive_weight": 1.0, "tau_plus": 0.1},
+        CONMH | {"epochs": 800, "batch_size": 512},
+    ),
+    ("conmh", "activitynet"): (
+        CONMH_SMALL | {"mask_ratio": 0.5, "contrastive_weight": 0.2, "tau_plus": 0.05},
+        CONMH | {"epochs": 500, "batch_size": 128},
+    ),
+    ("conmh", "yfcc"): (
+        CONMH_SMALL | {"mask_ratio": 0.75, "contrastive_weight": 1.0, "tau_plus": 0.1},
+        CONMH | {"epochs": 40, "batch_size": 128},
+    ),
+    ("mcmsh", "fcvid"): (
+        {
+            "hidden_dim": 256,
+            "dropout": 0.5,
+            "num_anchors": 2000,
+            "corruption": 0.15,
+            "cluster_weight": 0.8,
+            "similarity_weight": 0.1,
+            "quantisation_weight": 0.01,
+            "quadruplet_weight": 0.01,
+        },
+        ANCHORED,
+    ),
+    ("bth", "fcvid"): (
+        {
+            "hidden_dim": 256,
+            "dropout": 0.1,
+            "num_anchors": 2000,
+            "corruption": 0.15,
+            "reconstruction_weight": 0.92,
+            "similarity_weight": 0.08,
+            "cluster_weight": 0.8,
+        },
+        ANCHORED,
+    ),
+}
+
+
+def published_recipe(method, dataset):
+    """Return the published (sizes, recipe) of a method on a data set, dicts of one's own.
+
+    `sizes` are fields for `Method.for_dataset(dataset, bits=…, **sizes)`, `recipe` arguments of
+    `fit`; `learn` takes both. For example published_recipe("conmh", "fcvid"). Seed, device and
+    precision are left to `fit`; the released code computes in float32, `precision="32-true"`.
+    """
+    if (method, dataset) not in RECIPES:
+        there = ", ".join(f"{m} on {d}" for m, d in RECIPES)
+        raise ValueError(f"no published recipe of {method!r} on {dataset!r}, only {there}")
+    sizes, recipe = RECIPES[method, dataset]
+    return dict(sizes), dict(recipe)
