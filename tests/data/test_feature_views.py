@@ -76,7 +76,7 @@ def test_views_that_are_not_asked_for_are_not_read(random_features, tmp_path):
         file.write(bytes(chunk.size))
     features = FeatureSet(random_features(), views=path)
     assert torch.equal(features.view_rows([3, 50], [2, 0]), truth[[3, 50], [2, 0]])
-    with pytest.raises(OSError):
+    with pytest.raises(DataError, match="`views`, row 3 and after it, damaged"):
         features.view_rows([3], [1])
 
 

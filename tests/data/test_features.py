@@ -144,6 +144,22 @@ def test_a_block_that_cannot_be_read(random_features, dtype):
         features.rows(range(64))
 
 
+def test_a_block_too_short_for_its_checksum(random_features):
+    path = random_features(chunks=(5, 10, 12), compression="gzip", fletcher32=True)
+    assert torch.equal(FeatureSet(path).rows(range(64)), read(path))
+    with h5py.File(path) as file:
+        sizes = [file["feats"].id.get_chunk_info(i).size for i in range(13)]
+    data = bytearray(path.read_bytes())
+    # A block's entry in the index is its size, a mask of filters, and its place in four numbers.
+    entries = [(s.to_bytes(4, "little") + bytes(4), s) for s in sizes]
+    entry = next(e for e, s in entries if sizes.count(s) == 1 and data.count(e) == 1)
+    place = data.index(entry)
+    data[place : place + 4] = bytes(4)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"features\.h5: `feats` has an empty block"):
+        FeatureSet(path)
+
+
 def test_files_of_one_set_must_agree(random_features):
     one = random_features("one.h5")
     with pytest.raises(DataError, match=r"two\.h5: `feats` has rows \(10, 13\)"):

@@ -17,7 +17,8 @@ def export(dataset, folder, layout="fcvid"):
 
     Features are contiguous float32 `feats` (N, T, D), labels uint8 in `.mat` files of version 5.
     Where the layout has several files of one set, the videos are shared out in order. Files come
-    under their final names when all are written. Features are read a batch at a time.
+    under their final names when all are written. Features are read a batch at a time; thumbnails,
+    views and fine labels have no place in these layouts and are left out.
 
     Args:
         folder: made where there is none; files of the same names in it are replaced.
@@ -32,12 +33,7 @@ def export(dataset, folder, layout="fcvid"):
     folder, parts = Path(folder), PUBLISHED_SETS[layout].parts
     sources = {part: _one_source(dataset, layout, part, roles) for part, roles in parts.items()}
     for part, source in sources.items():
-        stale = [file for file in part.labels if (folder / file).exists()]
-        if source.labels is None and stale:
-            raise DataError(
-                f"{folder / stale[0]}: already there, but {source.paths[0]} has no labels to put "
-                "in its place. Remove it, or export to another folder."
-            )
+        _check_no_other_labels(folder, part, source)
     videos = sum(len(source) for source in sources.values())
     written = []
     with ExitStack() as stack, tqdm(total=videos, unit="video", desc="export") as bar:
@@ -77,6 +73,15 @@ def _one_source(dataset, layout, part, roles):
             f"that the layout {layout!r} has of them."
         )
     return source
+
+
+def _check_no_other_labels(folder, part, source):
+    there = [file for file in part.labels if (folder / file).exists()]
+    if source.labels is None and there:
+        raise DataError(
+            f"{folder / there[0]}: already there, but {source.paths[0]} has no labels to put in "
+            "its place. Remove it, or export to another folder."
+        )
 
 
 def _write_feats(path, source, share, bar, batch_size=256):

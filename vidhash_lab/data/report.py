@@ -152,7 +152,7 @@ def _examine_feats(path, found):
         storage += f", {feats.compression}" if feats.compression else ""
     found.line(
         f"{path.name}: {len(rows)} videos, T x D {rows.shape[1]} x {rows.shape[2]}, {rows.dtype}, "
-        f"{storage}, {path.stat().st_size / 1e9:.2f} GB"
+        f"{storage}, {path.stat().st_size / 1e9:.3g} GB"
     )
     for view in [None, *range(feature_set.num_views)]:
         read, what = (rows, "`feats`") if view is None else (feature_set.views, f"view {view}")
