@@ -127,8 +127,12 @@ def gate_browser(model, feature_set):
         text = f"video {video}, {place}: gates open from {least:.2f} to {most:.2f}"
         return plots.gates(feature_set.pictures(video)[0], chosen), text
 
-    place = ipywidgets.Dropdown(
-        options=list(places), description="place", style={"description_width": "100px"}
+    # No dropdown: JupyterLab takes its arrow keys and goes to the next cell.
+    place = ipywidgets.SelectionSlider(
+        options=list(places),
+        description="place",
+        style={"description_width": "100px"},
+        continuous_update=False,
     )
     return panel(draw, video=_slider("video", 0, len(feature_set) - 1), place=place)
 

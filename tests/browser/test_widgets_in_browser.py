@@ -46,7 +46,7 @@ def press(page, handle, key, times=1):
             r"^query 0, radius 4: \d+ f",
             r"^query 0, radius 7: \d+ f",
         ),
-        ("04_mc_mlp_gating", "video", r"^video 0, token mixer: gates", r"^video 3, token mixer: g"),
+        ("04_mc_mlp_gating", "place", r"^video 0, token mixer: gates", r"^video 0, at the end: g"),
     ],
 )
 def test_a_slider_moves_the_kernel_answers(run_all_cells, page, name, description, before, after):
