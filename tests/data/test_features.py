@@ -265,3 +265,11 @@ def test_prefetch_can_be_left_early():
         if item == 3:
             break
     assert len(drawn) < 10
+
+
+def test_labels_that_are_no_numbers_are_refused(tmp_path):
+    with h5py.File(tmp_path / "named.h5", "w") as file:
+        file["feats"] = np.zeros((2, 3, 4), np.float32)
+        file["labels"] = [[b"cat"], [b"dog"]]
+    with pytest.raises(DataError, match=r"named\.h5: `labels` is of .*; expected numbers"):
+        FeatureSet(tmp_path / "named.h5")

@@ -66,7 +66,7 @@ def bit_use(uses):
         bars.set_ylim(-1, 1)
         bars.set_title(title, fontsize=11)
         tidy(bars)
-        drawn = image.imshow(np.abs(use.correlation), vmin=0, vmax=1, cmap="cividis")
+        drawn = image.imshow(np.abs(use.correlation), vmin=0, vmax=1, cmap="cividis", aspect="auto")
         image.set_xlabel(f"bit, K = {K}")
         for axis in (bars, image):
             axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
