@@ -159,7 +159,9 @@ def main():
                 find_culprits(folder, Path("build/fuzz"))
                 continue
             good, peak, slowest = good + line[0], max(peak, line[2]), max(slowest, line[3])
-            reasons.update(reason.split(":")[0 if "Error" not in reason else -1] for reason in line[1])
+            reasons.update(
+                reason.split(":")[0 if "Error" not in reason else -1] for reason in line[1]
+            )
     print(f"{options.count} files: {good} came through, {deaths} processes ended")
     print(f"slowest {BATCH} files {slowest:.1f} s, peak memory {peak:.0f} MB")
     for reason, times in reasons.most_common():

@@ -129,7 +129,6 @@ class Parts:
         path = self.folder / f"part-{max(numbers, default=0) + 1:08d}.h5"
         good = [row for row in rows if row.arrays is not None]
         bad = [row for row in rows if row.arrays is None]
-        )
         with written_whole(path) as new, h5py.File(new, "w") as file:
             file.attrs["extraction"] = self._settings
             _write_identity(file, [row.file for row in good], [(r.file, r.reason) for r in bad])
