@@ -72,6 +72,8 @@ def _open(path):
             kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             raise BrokenVideo(f"has no pictures, only {kinds}")
         context = stream.codec_context
+        if context is None:
+            raise BrokenVideo("its pictures are in a codec that is not known")
         context.thread_count = 1  # files are decoded side by side, frames of one are not
         context.options = {"max_pixels": str(MAX_PIXELS)}
         yield container, stream

@@ -49,6 +49,7 @@ class Fit:
             height,
             "gray" if self._shape.grey else "rgb24",
             interpolation=Interpolation.BICUBIC,
+            threads=1,  # more would wait for each other: files are decoded side by side
         )
         picture = np.atleast_3d(scaled.to_ndarray())
         top, left = (height - size) // 2, (width - size) // 2
@@ -77,6 +78,7 @@ def shrink(frames: np.ndarray, size: int) -> np.ndarray:
                 size,
                 size,
                 interpolation=Interpolation.AREA,
+                threads=1,
             ).to_ndarray()
             for frame in frames
         ]

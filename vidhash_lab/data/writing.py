@@ -9,13 +9,14 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange
 
 from vidhash_lab.data.decoding import decode_frames
 from vidhash_lab.data.rows import written_whole
 
 
 def write_video(path, frames, rate=25, *, times=None, codec="libx264", pixels="yuv420p", **options):
-    """Write frames (T, h, w[, 3]) uint8 to a video file whose ending names its container.
+    """Write frames (T, h, w[, 1 or 3]) uint8 to a video file whose ending names its container.
 
     Args:
         rate: frames a second.
@@ -25,25 +26,26 @@ def write_video(path, frames, rate=25, *, times=None, codec="libx264", pixels="y
         options: of the codec, for example crf="18", preset="ultrafast".
     """
     frames = np.asarray(frames, np.uint8)
-    if frames.ndim == 4 and frames.shape[3] == 1:
-        frames = frames[..., 0]
-    if frames.ndim not in (3, 4) or not len(frames):
+    frames = frames[..., None] if frames.ndim == 3 else frames
+    if frames.ndim != 4 or not len(frames) or frames.shape[3] not in (1, 3):
         raise ValueError(f"frames are {frames.shape}; expected (T, h, w) or (T, h, w, 3)")
     if "420" in pixels:
-        odd = [(0, 0), *((0, side % 2) for side in frames.shape[1:3]), (0, 0)]
-        frames = np.pad(frames, odd[: frames.ndim], mode="edge")
+        odd = [(0, side % 2) for side in frames.shape[1:3]]
+        frames = np.pad(frames, [(0, 0), *odd, (0, 0)], mode="edge")
     path, ticks = Path(path), Fraction(1, 1000)
-    kind = "rgb24" if frames.ndim == 4 else "gray"
     with written_whole(path) as new:
         # ffmpeg's own name for the container, since the temporary name has no ending
         with av.open(str(new), "w", format=_container(path)) as container:
             stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000))
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt, stream.options = pixels, options
+            if pixels.startswith("gray"):  # ffmpeg makes grey of all 256 levels: say so
+                stream.codec_context.color_range = ColorRange.JPEG
             if times is not None:
                 stream.codec_context.time_base = ticks
             for number, picture in enumerate(frames):
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), kind)
+                picture = np.broadcast_to(picture, (*picture.shape[:2], 3))
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
                 if times is not None:
                     frame.pts, frame.time_base = round(1000 * times[number]), ticks
                 container.mux(stream.encode(frame))
@@ -52,7 +54,8 @@ def write_video(path, frames, rate=25, *, times=None, codec="libx264", pixels="y
 
 def _container(path):
     ending = path.suffix.lower().removeprefix(".")
-    return {"mkv": "matroska", "m4v": "mp4", "ts": "mpegts"}.get(ending, ending)
+    names = {"mkv": "matroska", "m4v": "mp4", "ts": "mpegts", "mpg": "mpeg"}
+    return names.get(ending, ending)
 
 
 # ---- near-duplicates ---------------------------------------------------------------------------
