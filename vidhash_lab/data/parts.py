@@ -136,10 +136,17 @@ class Parts:
                 file[key] = np.stack([row.arrays[key] for row in good])
 
     def assemble(self, files, attributes, labels=None):
-        """Make `out` of the rows of these files, in this order, and remove the parts."""
+        """Make `out` of the rows of these files, in this order, and remove the parts.
+
+        An older `out` that would come out the same is left as it is.
+        """
         places = self.finished()
         good = [file for file in files if places[file.id].row >= 0]
         bad = [(file, places[file.id].reason) for file in files if places[file.id].row < 0]
+        if labels is not None:
+            labels = labels[[places[file.id].row >= 0 for file in files]]
+        if not self.folder.exists() and self._is_up_to_date(files, attributes, labels):
+            return
         self.folder.mkdir(exist_ok=True)
         whole = self.folder / "whole.h5"
         with h5py.File(whole, "w") as file:
@@ -147,9 +154,24 @@ class Parts:
             _write_identity(file, good, bad)
             _copy_rows(file, [places[video.id] for video in good])
             if labels is not None:
-                file["labels"] = labels[[n for n, f in enumerate(files) if places[f.id].row >= 0]]
+                file["labels"] = labels
         whole.replace(self.out)
-        shutil.rmtree(self.folder)
+        self.remove()
+
+    def _is_up_to_date(self, files, attributes, labels):
+        with h5py.File(self.out) as file:
+            ids = {*_read(file, "video_ids"), *_read(file, "skipped_ids")}
+            theirs = file["labels"][:] if "labels" in file else None
+            names = (list(d.get("category_names", ())) for d in (file.attrs, attributes))
+            return (
+                ids == {f.id for f in files}
+                and np.array_equal(theirs, labels)
+                and len({*map(tuple, names)}) == 1
+            )
+
+    def remove(self):
+        """Remove the parts."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _is_readable(path):

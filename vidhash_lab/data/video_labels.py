@@ -50,7 +50,7 @@ def _read_csv(path, known):
             for line in reader:
                 pairs.append(_pair(line, f"{path}, row {reader.line_num}", known))
     except (csv.Error, UnicodeDecodeError) as error:
-        row = f", row {reader.line_num}" if isinstance(error, csv.Error) else ""
+        row = f", row {reader.reader.line_num}" if isinstance(error, csv.Error) else ""
         raise DataError(f"{path}{row}: no CSV file in UTF-8 ({error}).") from error
     if not pairs:
         raise DataError(f"{path}: has no rows below its first line.")

@@ -105,6 +105,7 @@ def extract(
         places = parts.finished()
         skipped = {f.id: places[f.id].reason for f in files if places[f.id].row < 0}
         if len(skipped) == len(files):
+            parts.remove()
             raise DataError(f"{folder}: no video of two frames or more. {_first(skipped)}")
         parts.assemble(files, _attributes(settings, names), label_rows)
     return Report(out, len(files) - len(skipped), skipped)
@@ -220,7 +221,8 @@ def _rows(clips, backbone, settings):
     features = features.reshape(len(clips), settings["num_frames"], -1)
     rows = []
     for (file, clip, thumbnails), feats in zip(clips, features):
-        arrays = {"feats": feats.astype(np.float16), "thumbnails": thumbnails}
+        with np.errstate(over="ignore"):  # what is too large is told below
+            arrays = {"feats": feats.astype(np.float16), "thumbnails": thumbnails}
         arrays |= {"frame_times": clip.times, "seconds": np.float32(clip.seconds)}
         if settings["views"]:
             arrays["views"] = _views(file, clip.frames, backbone, settings)
