@@ -161,12 +161,12 @@ class Parts:
     def _is_up_to_date(self, files, attributes, labels):
         with h5py.File(self.out) as file:
             ids = {*_read(file, "video_ids"), *_read(file, "skipped_ids")}
-            theirs = file["labels"][:] if "labels" in file else None
-            names = (list(d.get("category_names", ())) for d in (file.attrs, attributes))
-            return (
-                ids == {f.id for f in files}
-                and np.array_equal(theirs, labels)
-                and len({*map(tuple, names)}) == 1
+            if ids != {video.id for video in files} or ("labels" in file) != (labels is not None):
+                return False
+            ours = list(attributes.get("category_names", ()))
+            return labels is None or (
+                np.array_equal(file["labels"], labels)
+                and list(file.attrs["category_names"]) == ours
             )
 
     def remove(self):
