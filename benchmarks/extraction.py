@@ -19,8 +19,9 @@ import h5py
 import numpy as np
 
 from vidhash_lab import open_dataset
+from vidhash_lab.data.backbones import open_backbone
 from vidhash_lab.data.digit_network import one_thread
-from vidhash_lab.data.videos import extract, list_videos, open_backbone
+from vidhash_lab.data.extraction import extract, list_videos
 from vidhash_lab.data.writing import write_video
 
 VIDEOS, ROUNDS, T = 120, 3, 25

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from vidhash_lab.data import DataError, FeatureSet
+from vidhash_lab.data.extraction import extract
 from vidhash_lab.data.video_labels import read_labels
-from vidhash_lab.data.videos import extract
 from vidhash_lab.data.writing import write_video
 
 BATCH, SECONDS, MEMORY = 250, 300, 8 << 30  # files a process, its limits

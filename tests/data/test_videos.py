@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from vidhash_lab.data import DataError, FeatureSet, open_dataset
-from vidhash_lab.data import videos as videos_module
+from vidhash_lab.data import DataError, FeatureSet, extraction, open_dataset
 from vidhash_lab.data.backbones import Backbone
 from vidhash_lab.data.digit_network import digit_features
+from vidhash_lab.data.extraction import extract
 from vidhash_lab.data.parts import locked
-from vidhash_lab.data.videos import extract, main
+from vidhash_lab.data.videos import main
 from vidhash_lab.data.writing import write_video
 
 NAMES = ["a/one.mp4", "a/two.mp4", "b/deep/one.mkv", "b/größe.mp4", "c.avi"]
@@ -49,13 +49,13 @@ def folder(films, tmp_path):
 @pytest.fixture
 def count_reads(monkeypatch):
     """Record the names of the files that are decoded."""
-    seen, read = [], videos_module.read_clip
+    seen, read = [], extraction.read_clip
 
     def counting(path, *rest):
         seen.append(path.name)
         return read(path, *rest)
 
-    monkeypatch.setattr(videos_module, "read_clip", counting)
+    monkeypatch.setattr(extraction, "read_clip", counting)
     return seen
 
 
@@ -159,14 +159,14 @@ def test_a_second_run_reads_only_what_is_new(folder, tmp_path, count_reads):
 
 CHILD = """
 import sys, time
-from vidhash_lab.data import videos
+from vidhash_lab.data import extraction
 from vidhash_lab.data.backbones import Backbone
-videos.SAVE_SECONDS, videos.FRAMES_AT_ONCE, calls = 0, 1, []
+extraction.SAVE_SECONDS, extraction.FRAMES_AT_ONCE, calls = 0, 1, []
 def describe(frames):
     calls.append(1)
     time.sleep(600 if len(calls) > 4 else 0)  # four videos, then it waits to be killed
     return frames.mean((1, 3)).unflatten(1, (8, -1)).mean(2)
-videos.extract(sys.argv[1], sys.argv[2], 5, Backbone(describe, "means", 32, grey=True))
+extraction.extract(sys.argv[1], sys.argv[2], 5, Backbone(describe, "means", 32, grey=True))
 """
 
 
@@ -195,7 +195,7 @@ def test_killed_while_it_writes_and_run_again(folder, tmp_path, count_reads):
 
 
 def test_an_interrupt_keeps_what_is_described(folder, tmp_path, count_reads, monkeypatch):
-    monkeypatch.setattr(videos_module, "FRAMES_AT_ONCE", 5)
+    monkeypatch.setattr(extraction, "FRAMES_AT_ONCE", 5)
     calls = []
 
     def interrupted(frames):
@@ -243,7 +243,7 @@ def test_features_that_are_no_numbers_are_a_reason(folder, tmp_path):
     bright = np.full((4, 32, 32), 255, np.uint8)
     write_video(folder / "bright.mp4", bright)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(videos_module, "FRAMES_AT_ONCE", 5)
+        patch.setattr(extraction, "FRAMES_AT_ONCE", 5)
         report = extract(folder, tmp_path / "out.h5", 5, Backbone(odd, "odd", 32, grey=True))
     assert "too large for float16" in report.skipped["bright.mp4"]
     FeatureSet(tmp_path / "out.h5").validate()
