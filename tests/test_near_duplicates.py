@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from vidhash_lab import open_dataset
+from vidhash_lab import DataError, near_duplicates, open_dataset
 from vidhash_lab.data.features import FeatureSet
 from vidhash_lab.data.writing import VARIANTS, write_video
 from vidhash_lab.models import baselines
-from vidhash_lab.near_duplicates import _compare, near_duplicates
+from vidhash_lab.near_duplicates import _compare
 
 
 def test_distances_and_what_is_found():
@@ -41,5 +41,8 @@ def test_copies_of_films_are_nearer_than_other_films(tmp_path):
     pictures = FeatureSet(found.features).pictures(np.arange(54)).reshape(6, 9, 25, 32, 32)
     bar = 1 + list(VARIANTS).index("a black bar below")
     assert pictures[:, bar, :, -4:].max() < 60 < pictures[:, 0, :, -4:].max()
+    paths[1].write_text("no film")
+    with pytest.raises(DataError, match=r"1\.mp4: not a video file"):
+        near_duplicates(model, paths, "digits", tmp_path / "others")
     with pytest.raises(ValueError, match="an empty folder"):
         near_duplicates(model, paths, "digits", tmp_path / "copies")

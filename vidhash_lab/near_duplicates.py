@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from vidhash_lab.codes import encode
+from vidhash_lab.data import DataError
 from vidhash_lab.data.extraction import extract
 from vidhash_lab.data.features import FeatureSet
+from vidhash_lab.data.pictures import BrokenVideo
 from vidhash_lab.data.writing import VARIANTS, write_variants
 
 
@@ -52,9 +54,12 @@ def near_duplicates(model, videos, backbone, folder) -> NearDuplicates:
 
     Args:
         model: a fitted model; the frames a video are its own.
-        videos: paths, two or more; a few dozen tell enough, every one is encoded eight times.
+        videos: paths, two or more; a few dozen tell enough, each is decoded and encoded eight
+            times.
         backbone: what the model was trained on, see `vidhash_lab.data.backbones`.
         folder: an empty or new folder for the copies and for `features.h5`.
+
+    Raises ValueError for fewer videos or a folder in use, `DataError` for a video that is broken.
     """
     folder, videos = Path(folder), [Path(video) for video in videos]
     if len(videos) < 2 or (folder.exists() and any(folder.iterdir())):
@@ -63,7 +68,11 @@ def near_duplicates(model, videos, backbone, folder) -> NearDuplicates:
         place = folder / "films" / f"{number:05d}"
         place.mkdir(parents=True)
         shutil.copy(video, place / f"0{video.suffix}")
-        for copy, path in enumerate(write_variants(video, place).values(), 1):
+        try:
+            copies = write_variants(video, place)
+        except BrokenVideo as error:
+            raise DataError(f"{video}: {error}") from error
+        for copy, path in enumerate(copies.values(), 1):
             path.rename(place / f"{copy}.mp4")
     features = folder / "features.h5"
     report = extract(folder / "films", features, model.config.num_frames, backbone)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vidhash_lab.data import decoding
-from vidhash_lab.data.decoding import decode_frames, read_clip, sample_times
+from vidhash_lab.data.decoding import decode_frames, frame_times, read_clip, sample_times
 from vidhash_lab.data.pictures import BrokenVideo, Shape, shrink
 from vidhash_lab.data.writing import write_variants, write_video
 
@@ -102,7 +102,7 @@ def test_pictures_stand_as_the_display_matrix_says(tmp_path, matrix, turn):
     data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     assert np.array_equal(read_clip(path, 2, COLOUR).frames[0], turn(straight))
-    assert np.array_equal(decode_frames(path)[0][0], turn(straight))
+    assert np.array_equal(next(decode_frames(path)), turn(straight))
 
 
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv444p", "yuv422p10le", "yuv420p10le", "gray"])
@@ -193,20 +193,23 @@ def test_written_frames_come_back(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (7, 4, 6, 3), dtype=np.uint8)
     frames = frames.repeat(8, 1).repeat(8, 2)
     write_video(tmp_path / "a.mp4", frames, 12.5, pixels="yuv444p", crf="1")
-    back, rate = decode_frames(tmp_path / "a.mp4")
-    assert rate == 12.5 and np.abs(back - frames.astype(int)).mean() < 3
-    with pytest.raises(ValueError, match=r"expected \(T, h, w\)"):
-        write_video(tmp_path / "b.mp4", frames[0, 0])
+    back = np.stack(list(decode_frames(tmp_path / "a.mp4")))
+    assert np.abs(back - frames.astype(int)).mean() < 3
+    assert np.allclose(frame_times(tmp_path / "a.mp4"), np.arange(7) / 12.5)
+    for wrong, says in ((frames[0, 0, 0], r"expected \(h, w\)"), ([], "no frames")):
+        with pytest.raises(ValueError, match=says):
+            write_video(tmp_path / "b.mp4", wrong)
     assert not (tmp_path / "b.mp4").exists()
 
 
 def test_near_duplicates_are_what_they_say(tmp_path):
     write_video(tmp_path / "a.mp4", numbered(60, 48, 64), 20)
     paths = write_variants(tmp_path / "a.mp4", tmp_path / "copies")
-    found = {how: decode_frames(path) for how, path in paths.items()}
-    assert found["half the size"][0].shape == (60, 24, 32, 3)
-    assert found["cropped to 75 %"][0].shape == (60, 36, 48, 3)
-    assert found["a black bar below"][0][:, -6:].max() < 40
-    assert found["25 % faster"][1] == 25 and found["25 % slower"][1] == 16
-    assert len(found["without the first fifth"][0]) == 48
+    found = {how: np.stack(list(decode_frames(path))) for how, path in paths.items()}
+    assert found["half the size"].shape == (60, 24, 32, 3)
+    assert found["cropped to 75 %"].shape == (60, 36, 48, 3)
+    assert found["a black bar below"][:, -6:].max() < 40
+    assert len(found["without the first fifth"]) == 48
+    for how, seconds in (("25 % faster", 2.36), ("25 % slower", 3.69), ("half the size", 2.95)):
+        assert frame_times(paths[how])[-1] == pytest.approx(seconds, abs=0.01)
     assert paths["re-encoded, poorly"].stat().st_size < (tmp_path / "a.mp4").stat().st_size

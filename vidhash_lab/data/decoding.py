@@ -10,7 +10,7 @@ T frames a video, S pixels a side.
 """
 
 from bisect import bisect_right
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -46,17 +46,11 @@ def read_clip(path, num_frames: int, shape: Shape, seek: bool = True) -> Clip:
     """
     if Path(path).stat().st_size == 0:
         raise BrokenVideo("the file is empty")
-    try:
-        if seek:
-            try:
-                with _open(path) as (container, stream):
-                    packets = _list(path, container)
-                    return _read_listed(container, stream, packets, num_frames, shape)
-            except _NotExact:
-                pass
-        return _read_all(path, num_frames, shape)
-    except av.FFmpegError as error:
-        raise BrokenVideo(f"cannot be decoded: {error.strerror or error}") from error
+    if seek:
+        with suppress(_NotExact), _open(path) as (container, stream):
+            packets = _list(path, container)
+            return _read_listed(container, stream, packets, num_frames, shape)
+    return _read_all(path, num_frames, shape)
 
 
 @contextmanager
@@ -76,7 +70,10 @@ def _open(path):
             raise BrokenVideo("its pictures are in a codec that is not known")
         context.thread_count = 1  # files are decoded side by side, frames of one are not
         context.options = {"max_pixels": str(MAX_PIXELS)}
-        yield container, stream
+        try:
+            yield container, stream
+        except av.FFmpegError as error:
+            raise BrokenVideo(f"cannot be decoded: {error.strerror or error}") from error
 
 
 # ---- by the list of packets --------------------------------------------------------------------
@@ -200,39 +197,48 @@ def _keep(frames, missing, fit, pictures):
 
 def _read_all(path, num_frames, shape):
     """Decode a file twice: when is every frame shown, then the wanted pictures."""
-    with _open(path) as (container, stream):
-        limit = min(MAX_FRAMES, 1000 + Path(path).stat().st_size)
-        shown, unit, last = [], stream.time_base, 0
-        for frame in container.decode(stream):
-            shown.append(frame.pts)
-            last = frame.duration
-            if len(shown) > limit:
-                raise BrokenVideo("gives more frames than it has bytes: it is damaged")
-        rate = stream.average_rate or stream.guessed_rate or 25
-    if len(shown) < 2:
-        raise BrokenVideo(ONE_FRAME if shown else "has no frame that can be decoded")
-    if None in shown or any(b <= a for a, b in pairwise(shown)):
-        shown, unit, last = list(range(len(shown))), 1 / rate, 1  # no times: frames of equal length
-    end = shown[-1] + max(last or _usual_step(shown), 1)
+    shown, end, unit = _shown(path)
     wanted = [bisect_right(shown, t) - 1 for t in sample_times(shown[0], end, num_frames)]
-    pictures = {}
+    pictures, distinct = {}, set(wanted)
     with _open(path) as (container, stream):
         fit = Fit(stream, shape)
         for number, frame in enumerate(container.decode(stream)):
-            if number in set(wanted):
+            if number in distinct:
                 pictures[number] = fit(frame)
-    if len(pictures) < len(set(wanted)):
+    if len(pictures) < len(distinct):
         raise BrokenVideo("decodes differently every time: it is damaged")
     frames = np.stack([pictures[number] for number in wanted])
     times = np.array([(shown[number] - shown[0]) * unit for number in wanted], np.float32)
     return Clip(frames, times, float((end - shown[0]) * unit))
 
 
-def decode_frames(path) -> tuple[np.ndarray, float]:
-    """Decode a whole short video -> frames (T, h, w, 3) uint8 as shown, frames a second."""
-    try:
-        with _open(path) as (container, stream):
-            frames = [upright(f.to_ndarray(format="rgb24"), f) for f in container.decode(stream)]
-            return np.stack(frames), float(stream.average_rate or stream.guessed_rate or 25)
-    except (av.FFmpegError, ValueError) as error:
-        raise BrokenVideo(f"{path}: cannot be decoded ({error})") from error
+def _shown(path):
+    """Decode a file -> when its frames are shown, when the last of them ends, the unit of both."""
+    shown, last = [], 0
+    limit = min(MAX_FRAMES, 1000 + Path(path).stat().st_size)
+    with _open(path) as (container, stream):
+        for frame in container.decode(stream):
+            shown.append(frame.pts)
+            last = frame.duration
+            if len(shown) > limit:
+                raise BrokenVideo("gives more frames than it has bytes: it is damaged")
+        rate = stream.average_rate or stream.guessed_rate or 25
+        unit = stream.time_base
+    if len(shown) < 2:
+        raise BrokenVideo(ONE_FRAME if shown else "has no frame that can be decoded")
+    if None in shown or any(b <= a for a, b in pairwise(shown)):
+        shown, unit, last = list(range(len(shown))), 1 / rate, 1  # no times: frames of equal length
+    return shown, shown[-1] + max(last or _usual_step(shown), 1), unit
+
+
+def frame_times(path) -> list[float]:
+    """Return when each frame of a video is shown, in seconds from the first."""
+    shown, _, unit = _shown(path)
+    return [float((time - shown[0]) * unit) for time in shown]
+
+
+def decode_frames(path):
+    """Yield every frame of a video as it is shown, (h, w, 3) uint8."""
+    with _open(path) as (container, stream):
+        for frame in container.decode(stream):
+            yield upright(frame.to_ndarray(format="rgb24"), frame)

@@ -4,19 +4,25 @@ A near-duplicate is the same video after someone has re-encoded, resized, croppe
 played it faster. T frames a video, h x w pixels.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange
 
-from vidhash_lab.data.decoding import decode_frames
+from vidhash_lab.data.decoding import decode_frames, frame_times
 from vidhash_lab.data.rows import written_whole
 
 
 def write_video(path, frames, rate=25, *, times=None, codec="libx264", pixels="yuv420p", **options):
-    """Write frames (T, h, w[, 1 or 3]) uint8 to a video file whose ending names its container.
+    """Write frames, an array (T, h, w[, 1 or 3]) uint8 or any iterable of pictures, to a file.
+
+    The file's ending names its container: .mp4, .mkv, .webm, .avi and others.
 
     Args:
         rate: frames a second.
@@ -25,31 +31,37 @@ def write_video(path, frames, rate=25, *, times=None, codec="libx264", pixels="y
             size are given one more row or column, a copy of the last.
         options: of the codec, for example crf="18", preset="ultrafast".
     """
-    frames = np.asarray(frames, np.uint8)
-    frames = frames[..., None] if frames.ndim == 3 else frames
-    if frames.ndim != 4 or not len(frames) or frames.shape[3] not in (1, 3):
-        raise ValueError(f"frames are {frames.shape}; expected (T, h, w) or (T, h, w, 3)")
-    if "420" in pixels:
-        odd = [(0, side % 2) for side in frames.shape[1:3]]
-        frames = np.pad(frames, [(0, 0), *odd, (0, 0)], mode="edge")
-    path, ticks = Path(path), Fraction(1, 1000)
-    with written_whole(path) as new:
-        # ffmpeg's own name for the container, since the temporary name has no ending
-        with av.open(str(new), "w", format=_container(path)) as container:
-            stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000))
-            stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt, stream.options = pixels, options
-            if pixels.startswith("gray"):  # ffmpeg makes grey of all 256 levels: say so
-                stream.codec_context.color_range = ColorRange.JPEG
-            if times is not None:
-                stream.codec_context.time_base = ticks
-            for number, picture in enumerate(frames):
-                picture = np.broadcast_to(picture, (*picture.shape[:2], 3))
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
+    path, ticks, stream = Path(path), Fraction(1, 1000), None
+    # The temporary name has no ending, so ffmpeg is told the container.
+    with written_whole(path) as new, av.open(str(new), "w", format=_container(path)) as container:
+        for number, picture in enumerate(frames):
+            frame = _frame(picture, even="420" in pixels)
+            if stream is None:
+                stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000))
+                stream.height, stream.width = frame.height, frame.width
+                stream.pix_fmt, stream.options = pixels, options
+                if pixels.startswith("gray"):  # ffmpeg makes grey of all 256 levels: say so
+                    stream.codec_context.color_range = ColorRange.JPEG
                 if times is not None:
-                    frame.pts, frame.time_base = round(1000 * times[number]), ticks
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+                    stream.codec_context.time_base = ticks
+            if times is not None:
+                frame.pts, frame.time_base = round(1000 * times[number]), ticks
+            container.mux(stream.encode(frame))
+        if stream is None:
+            raise ValueError(f"{path}: there are no frames to write")
+        container.mux(stream.encode(None))
+
+
+def _frame(picture, even):
+    """Turn a picture into a frame of ffmpeg's, with even sides if need be."""
+    picture = np.asarray(picture, np.uint8)
+    picture = picture[..., None] if picture.ndim == 2 else picture
+    if picture.ndim != 3 or picture.shape[2] not in (1, 3):
+        raise ValueError(f"a frame is {picture.shape}; expected (h, w) or (h, w, 3)")
+    if even:
+        picture = np.pad(picture, [*((0, side % 2) for side in picture.shape[:2]), (0, 0)], "edge")
+    picture = np.broadcast_to(picture, (*picture.shape[:2], 3))
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
 
 
 def _container(path):
@@ -61,46 +73,60 @@ def _container(path):
 # ---- near-duplicates ---------------------------------------------------------------------------
 
 
-def _part(frames, share):
-    """Cut the middle out of frames (T, h, w, 3), `share` of each side."""
-    height, width = frames.shape[1:3]
+def _middle(picture, share):
+    """Cut the middle out of a picture (h, w, 3), `share` of each side."""
+    height, width = picture.shape[:2]
     top, left = round(height * (1 - share) / 2), round(width * (1 - share) / 2)
-    return frames[:, top : height - top, left : width - left]
+    return picture[top : height - top, left : width - left]
 
 
-def _smaller(frames):
-    """Halve the size of frames (T, h, w, 3), four pixels becoming one."""
-    T, h, w, C = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2].shape
-    cells = frames[:, :h, :w].reshape(T, h // 2, 2, w // 2, 2, C)
-    return cells.mean((2, 4)).round().astype(np.uint8)
+def _smaller(picture):
+    """Halve the sides of a picture (h, w, 3), four pixels becoming one."""
+    height, width = picture.shape[0] // 2, picture.shape[1] // 2
+    cells = picture[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3)
+    return cells.mean((1, 3)).round().astype(np.uint8)
 
 
-def _barred(frames):
-    """Cover the lowest sixth of frames with a black bar."""
-    frames = frames.copy()
-    frames[:, -(frames.shape[1] // 6) :] = 0
-    return frames
+def _barred(picture):
+    """Cover the lowest sixth of a picture with a black bar."""
+    picture = picture.copy()
+    picture[-(len(picture) // 6) :] = 0
+    return picture
 
 
-# What happens to frames (T, h, w, 3) and to their rate, and how well they are encoded (x264's crf:
-# 18 is hardly visible, 40 is poor).
+@dataclass(frozen=True)
+class Variant:
+    """What happens to a film; `crf` is x264's quality, 18 is hardly visible, 40 is poor."""
+
+    change: Callable[[np.ndarray], np.ndarray] = np.asarray  # of each picture (h, w, 3)
+    speed: float = 1.0
+    cut: float = 0.0  # the share of frames that is missing at the beginning
+    crf: int = 18
+
+
 VARIANTS = {
-    "re-encoded, poorly": (lambda frames: frames, 1.0, 40),
-    "half the size": (_smaller, 1.0, 18),
-    "cropped to 90 %": (lambda frames: _part(frames, 0.9), 1.0, 18),
-    "cropped to 75 %": (lambda frames: _part(frames, 0.75), 1.0, 18),
-    "a black bar below": (_barred, 1.0, 18),
-    "25 % faster": (lambda frames: frames, 1.25, 18),
-    "25 % slower": (lambda frames: frames, 0.8, 18),
-    "without the first fifth": (lambda frames: frames[len(frames) // 5 :], 1.0, 18),
+    "re-encoded, poorly": Variant(crf=40),
+    "half the size": Variant(_smaller),
+    "cropped to 90 %": Variant(partial(_middle, share=0.9)),
+    "cropped to 75 %": Variant(partial(_middle, share=0.75)),
+    "a black bar below": Variant(_barred),
+    "25 % faster": Variant(speed=1.25),
+    "25 % slower": Variant(speed=0.8),
+    "without the first fifth": Variant(cut=0.2),
 }
 
 
 def write_variants(video, folder) -> dict[str, Path]:
-    """Write the near-duplicates of a short video into `folder` as mp4 -> {how: path}."""
-    frames, rate = decode_frames(video)
-    paths = {}
-    for number, (how, (change, speed, crf)) in enumerate(VARIANTS.items()):
+    """Write the near-duplicates of a video into `folder` as mp4 -> {how: path}.
+
+    The video is decoded once for each and never held whole. `BrokenVideo` if it cannot be.
+    """
+    times, paths = np.array(frame_times(video)), {}
+    for number, (how, variant) in enumerate(VARIANTS.items()):
+        first = int(variant.cut * len(times))
+        shown = (times[first:] - times[first]) / variant.speed
+        pictures = (variant.change(each) for each in islice(decode_frames(video), first, None))
+        rate = max(1, (len(shown) - 1) / shown[-1])
         paths[how] = Path(folder) / f"{Path(video).stem}-{number}.mp4"
-        write_video(paths[how], change(frames), rate * speed, crf=str(crf))
+        write_video(paths[how], pictures, rate, times=shown, crf=str(variant.crf))
     return paths
