@@ -202,6 +202,18 @@ def test_written_frames_come_back(tmp_path):
     assert not (tmp_path / "b.mp4").exists()
 
 
+def test_files_and_clips_are_the_same_every_time(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (25, 32, 32), dtype=np.uint8)
+    frames = frames.repeat(3, 1).repeat(3, 2)
+    seen = set()
+    for number in range(12):
+        path = tmp_path / f"{number}.mp4"
+        write_video(path, frames, 5)
+        whole = np.stack(list(decode_frames(path)))
+        seen.add((path.read_bytes(), read_clip(path, 9, COLOUR).frames.tobytes(), whole.tobytes()))
+    assert len(seen) == 1
+
+
 def test_near_duplicates_are_what_they_say(tmp_path):
     write_video(tmp_path / "a.mp4", numbered(60, 48, 64), 20)
     paths = write_variants(tmp_path / "a.mp4", tmp_path / "copies")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from vidhash_lab.data.pictures import MAX_PIXELS, BrokenVideo, Fit, Shape, upright
 
@@ -239,6 +240,8 @@ def frame_times(path) -> list[float]:
 
 def decode_frames(path):
     """Yield every frame of a video as it is shown, (h, w, 3) uint8."""
+    reformatter = VideoReformatter()
     with _open(path) as (container, stream):
         for frame in container.decode(stream):
-            yield upright(frame.to_ndarray(format="rgb24"), frame)
+            picture = reformatter.reformat(frame, format="rgb24", threads=1)
+            yield upright(picture.to_ndarray(), frame)

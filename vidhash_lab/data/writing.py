@@ -13,7 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange
+from av.video.reformatter import ColorRange, VideoReformatter
 
 from vidhash_lab.data.decoding import decode_frames, frame_times
 from vidhash_lab.data.rows import written_whole
@@ -32,10 +32,13 @@ def write_video(path, frames, rate=25, *, times=None, codec="libx264", pixels="y
         options: of the codec, for example crf="18", preset="ultrafast".
     """
     path, ticks, stream = Path(path), Fraction(1, 1000), None
+    reformatter = VideoReformatter()
     # The temporary name has no ending, so ffmpeg is told the container.
     with written_whole(path) as new, av.open(str(new), "w", format=_container(path)) as container:
         for number, picture in enumerate(frames):
+            # In several threads the conversion comes out a little different every time.
             frame = _frame(picture, even="420" in pixels)
+            frame = reformatter.reformat(frame, format=pixels, threads=1)
             if stream is None:
                 stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000))
                 stream.height, stream.width = frame.height, frame.width
