@@ -202,16 +202,15 @@ def test_written_frames_come_back(tmp_path):
     assert not (tmp_path / "b.mp4").exists()
 
 
-def test_files_and_clips_are_the_same_every_time(tmp_path):
-    frames = np.random.default_rng(0).integers(0, 256, (25, 32, 32), dtype=np.uint8)
-    frames = frames.repeat(3, 1).repeat(3, 2)
-    seen = set()
-    for number in range(12):
-        path = tmp_path / f"{number}.mp4"
-        write_video(path, frames, 5)
-        whole = np.stack(list(decode_frames(path)))
-        seen.add((path.read_bytes(), read_clip(path, 9, COLOUR).frames.tobytes(), whole.tobytes()))
-    assert len(seen) == 1
+def test_films_are_written_the_same_every_time(tmp_path):
+    random, path = np.random.default_rng(0), tmp_path / "a.mp4"
+    small = [random.integers(0, 256, (25, 32, 32), dtype=np.uint8) for _ in range(8)]
+    for frames in small:
+        seen = set()
+        for _ in range(4):
+            write_video(path, frames.repeat(3, 1).repeat(3, 2), 5, preset="veryfast")
+            seen.add(path.read_bytes())
+        assert len(seen) == 1
 
 
 def test_near_duplicates_are_what_they_say(tmp_path):

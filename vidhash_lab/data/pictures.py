@@ -49,7 +49,7 @@ class Fit:
             height,
             "gray" if self._shape.grey else "rgb24",
             interpolation=Interpolation.BICUBIC,
-            threads=1,  # more wait for each other, and round differently every time
+            threads=1,  # more wait for each other: files are decoded side by side
         )
         picture = np.atleast_3d(scaled.to_ndarray())
         top, left = (height - size) // 2, (width - size) // 2

@@ -36,13 +36,14 @@ def write_video(path, frames, rate=25, *, times=None, codec="libx264", pixels="y
     # The temporary name has no ending, so ffmpeg is told the container.
     with written_whole(path) as new, av.open(str(new), "w", format=_container(path)) as container:
         for number, picture in enumerate(frames):
-            # In several threads the conversion comes out a little different every time.
             frame = _frame(picture, even="420" in pixels)
             frame = reformatter.reformat(frame, format=pixels, threads=1)
             if stream is None:
                 stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000))
                 stream.height, stream.width = frame.height, frame.width
-                stream.pix_fmt, stream.options = pixels, options
+                stream.pix_fmt = pixels
+                # In several threads x264 writes another file every time.
+                stream.options = {"threads": "1"} | options
                 if pixels.startswith("gray"):  # ffmpeg makes grey of all 256 levels: say so
                     stream.codec_context.color_range = ColorRange.JPEG
                 if times is not None:
