@@ -18,6 +18,10 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from vidhash_lab.data.decoding import decode_frames, frame_times
 from vidhash_lab.data.rows import written_whole
 
+# In several threads, and with its macroblock tree on some processors, x264 makes of the same frames
+# another file every time.
+REPEATABLE = {"libx264": {"threads": "1", "mbtree": "0"}}
+
 
 def write_video(path, frames, rate=25, *, times=None, codec="libx264", pixels="yuv420p", **options):
     """Write frames, an array (T, h, w[, 1 or 3]) uint8 or any iterable of pictures, to a file.
@@ -42,8 +46,7 @@ def write_video(path, frames, rate=25, *, times=None, codec="libx264", pixels="y
                 stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000))
                 stream.height, stream.width = frame.height, frame.width
                 stream.pix_fmt = pixels
-                # In several threads x264 writes another file every time.
-                stream.options = {"threads": "1"} | options
+                stream.options = REPEATABLE.get(codec, {}) | options
                 if pixels.startswith("gray"):  # ffmpeg makes grey of all 256 levels: say so
                     stream.codec_context.color_range = ColorRange.JPEG
                 if times is not None:
