@@ -3,7 +3,14 @@
 from vidhash_lab.checkpoints import History, load, load_released, save
 from vidhash_lab.codes import encode, pack, unpack
 from vidhash_lab.comparison import Comparison, compare
-from vidhash_lab.data import DataError, FeatureSet, VideoDataset, export, open_dataset
+from vidhash_lab.data import (
+    DataError,
+    FeatureSet,
+    VideoDataset,
+    export,
+    extract,
+    open_dataset,
+)
 from vidhash_lab.metrics import Evaluation, TwinProbe, evaluate, twin_probe
 from vidhash_lab.models import (
     BTH,
@@ -17,6 +24,7 @@ from vidhash_lab.models import (
     MCMSHConfig,
     baselines,
 )
+from vidhash_lab.near_duplicates import near_duplicates
 from vidhash_lab.recipes import published_recipe
 from vidhash_lab.search import HammingIndex
 from vidhash_lab.training import NonFiniteLoss, StepDecay, fit
@@ -46,9 +54,11 @@ __all__ = [
     "encode",
     "evaluate",
     "export",
+    "extract",
     "fit",
     "load",
     "load_released",
+    "near_duplicates",
     "open_dataset",
     "pack",
     "published_recipe",

@@ -4,14 +4,22 @@ Every widget is a few lines over a plot function and draws when a control is let
 blank on GitHub and in HTML, so notebooks show its static picture first.
 """
 
+import base64
+import html
 import io
+import tempfile
+from pathlib import Path
 
 import ipywidgets
 import numpy as np
 import torch
+from IPython.display import HTML
 
 from vidhash_lab import plots
 from vidhash_lab.code_map import code_map as code_map  # one of the widgets
+from vidhash_lab.data.decoding import read_clip
+from vidhash_lab.data.pictures import Shape
+from vidhash_lab.data.writing import write_video
 from vidhash_lab.models.conmh import ConMHConfig, draw_masks
 from vidhash_lab.search import retrieve
 
@@ -87,6 +95,22 @@ def radius_slider(dataset, result, query_codes, database_codes):
         radius=_slider("radius", result.bits // 8, result.bits // 2),
         query=_slider("query", 0, len(dataset.query) - 1),
     )
+
+
+def playable(paths, captions, size=96, num_frames=25):
+    """Show video files of any size side by side as small films of 25 frames, to be played."""
+    films = []
+    with tempfile.TemporaryDirectory() as folder:
+        for path, caption in zip(paths, captions):
+            clip, small = read_clip(path, num_frames, Shape(size)), Path(folder) / "small.mp4"
+            write_video(small, clip.frames, rate=5, crf="32")
+            data = base64.b64encode(small.read_bytes()).decode()
+            films.append(
+                f'<figure style="display:inline-block;margin:4px"><video controls loop muted '
+                f'width="150" src="data:video/mp4;base64,{data}"></video>'
+                f"<figcaption>{html.escape(str(caption))}</figcaption></figure>"
+            )
+    return HTML("".join(films))
 
 
 def mask_slider(frames, seed=0):

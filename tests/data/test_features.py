@@ -247,6 +247,15 @@ def test_pictures_are_thumbnails_or_else_the_features(random_features):
     assert np.array_equal(features.pictures(7), thumbnails[7:8])
 
 
+def test_names_of_videos(random_features):
+    path = random_features()
+    assert FeatureSet(path).video_ids is None
+    names = [f"größe/{n}.mp4" for n in range(64)]
+    assert FeatureSet(edit(path, video_ids=names)).video_ids.tolist() == names
+    with pytest.raises(DataError, match="`video_ids` has 63 rows"):
+        FeatureSet(edit(path, video_ids=names[1:])).video_ids  # noqa: B018
+
+
 def test_prefetch_keeps_order_and_passes_errors_on():
     def count():
         yield from range(10)

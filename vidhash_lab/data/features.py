@@ -1,8 +1,8 @@
 """Feature sets: rows of HDF5 files, read as they are asked for.
 
 A feature file holds `feats` (N, T, D) in float16 or float32 and, where they are known,
-`labels` (N, C) and `fine_labels` (N, C'), multi-hot, `thumbnails` (N, T, h, w[, 3]) uint8, and
-`views` (N, V, T, D), the features of V augmented renderings of each video.
+`labels` (N, C) and `fine_labels` (N, C'), multi-hot, `thumbnails` (N, T, h, w[, 3]) uint8,
+`video_ids` (N,) text, and `views` (N, V, T, D), the features of V augmented renderings of each.
 Several files in a row can be one set (YFCC's training set comes in nine). Nothing is read whole
 unless `in_memory=True` asks for it: a data set of 168 GB trains in the memory of its batches.
 
@@ -65,6 +65,14 @@ class FeatureSet:
     def num_views(self):
         """V, views of each video; 0 where there are none."""
         return 0 if self.views is None else self.views.shape[1]
+
+    @property
+    def video_ids(self):
+        """Names of the videos, (N,) text, or None where a file has none."""
+        if not all(has_key(path, "video_ids") for path in self.paths):
+            return None
+        rows = self._rows_if_there("video_ids", rank=1)
+        return np.array([name.decode() for name in rows[:]])
 
     def rows(self, indices):
         """Read videos (B,) -> (B, T, D) float32. NaN or infinite values are a `DataError`."""

@@ -1,0 +1,86 @@
+"""Pictures: what a decoded frame is turned into before a backbone sees it.
+
+T frames a video, S pixels a side.
+"""
+
+import struct
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type as SideData
+from av.video.reformatter import Interpolation, VideoReformatter
+
+MAX_PIXELS = 1 << 26  # of one frame, 8192 x 8192: a damaged header may claim anything
+MAX_ASPECT = 8  # longer pictures are squeezed to this before their middle is cut out
+
+
+class BrokenVideo(ValueError):
+    """A video that cannot be used; the message is the reason, without the file's name."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What frames are turned into: S x S pixels, the middle `kept` of the shorter side."""
+
+    size: int
+    kept: float = 1.0
+    grey: bool = False
+
+
+class Fit:
+    """Turn decoded frames into pictures (S, S, 1 or 3) as a player would show them."""
+
+    def __init__(self, stream, shape):
+        self._shape, self._reformatter = shape, VideoReformatter()
+        self._pixel_aspect = float(stream.sample_aspect_ratio or 1) or 1.0
+
+    def __call__(self, frame):
+        if frame.width * frame.height > MAX_PIXELS:
+            raise BrokenVideo(f"frames of {frame.width} x {frame.height} pixels are too large")
+        size, kept = self._shape.size, self._shape.kept
+        aspect = frame.width * self._pixel_aspect / frame.height
+        aspect = min(max(aspect, 1 / MAX_ASPECT), MAX_ASPECT)
+        short = max(size, round(size / kept))
+        width, height = round(short * max(aspect, 1)), round(short * max(1 / aspect, 1))
+        scaled = self._reformatter.reformat(
+            frame,
+            width,
+            height,
+            "gray" if self._shape.grey else "rgb24",
+            interpolation=Interpolation.BICUBIC,
+            threads=1,  # more wait for each other: files are decoded side by side
+        )
+        picture = np.atleast_3d(scaled.to_ndarray())
+        top, left = (height - size) // 2, (width - size) // 2
+        return upright(picture[top : top + size, left : left + size], frame)
+
+
+def upright(picture, frame):
+    """Turn and mirror a picture as the display matrix of its file says."""
+    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+    if matrix is None:
+        return picture
+    # Stored x and y go to a x + c y and b x + d y on the screen.
+    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        picture, a, d = picture.swapaxes(0, 1), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def shrink(frames: np.ndarray, size: int) -> np.ndarray:
+    """Scale square pictures (T, S, S, 1 or 3) down -> (T, size, size[, 3]) uint8."""
+    if frames.shape[1] != size:
+        kind, reformatter = "gray" if frames.shape[3] == 1 else "rgb24", VideoReformatter()
+        small = [
+            reformatter.reformat(
+                av.VideoFrame.from_ndarray(np.ascontiguousarray(frame).squeeze(), kind),
+                size,
+                size,
+                interpolation=Interpolation.AREA,
+                threads=1,
+            ).to_ndarray()
+            for frame in frames
+        ]
+        frames = np.stack(small).reshape(len(frames), size, size, -1)
+    return frames[..., 0] if frames.shape[3] == 1 else frames

@@ -1,0 +1,72 @@
+"""Labels of one's own videos: the folders they lie in, or the lines of a CSV file.
+
+N videos, C categories.
+"""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from vidhash_lab.data.rows import DataError
+
+COLUMNS = ("video", "label")
+
+
+def read_labels(which, video_ids) -> tuple[np.ndarray, list[str]]:
+    """Label videos, named by their paths within a folder -> (N, C) bool, C category names.
+
+    `which` is "folders": a video's label is the first folder of its path; or a CSV file with the
+    columns `video` and `label`, a line for every label of a video, which may have several. Videos
+    without a label get a row of zeros. Raises `DataError` naming file and row.
+    """
+    video_ids = list(video_ids)
+    if str(which) == "folders":
+        pairs = [(id, id.split("/")[0]) for id in video_ids if "/" in id]
+        if not pairs:
+            raise DataError('labels="folders": no video lies in a folder of its category.')
+    else:
+        pairs = _read_csv(Path(which), set(video_ids))
+    names = sorted({label for _, label in pairs})
+    rows, columns = ({name: n for n, name in enumerate(order)} for order in (video_ids, names))
+    labels = np.zeros((len(video_ids), len(names)), bool)
+    for video, label in pairs:
+        labels[rows[video], columns[label]] = True
+    return labels, names
+
+
+def _read_csv(path, known):
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such label file; or say labels='folders'.")
+    pairs = []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            if not set(COLUMNS) <= set(reader.fieldnames or ()):
+                raise DataError(
+                    f"{path}, row 1: the columns are {reader.fieldnames}; expected a first line "
+                    "with `video` and `label`."
+                )
+            for line in reader:
+                pairs.append(_pair(line, f"{path}, row {reader.line_num}", known))
+    except (csv.Error, UnicodeDecodeError) as error:
+        row = f", row {reader.reader.line_num}" if isinstance(error, csv.Error) else ""
+        raise DataError(f"{path}{row}: no CSV file in UTF-8 ({error}).") from error
+    if not pairs:
+        raise DataError(f"{path}: has no rows below its first line.")
+    return pairs
+
+
+def _pair(line, where, known):
+    video, label = ((line[column] or "").strip() for column in COLUMNS)
+    if not video or not label:
+        raise DataError(f"{where}: `{'label' if video else 'video'}` is empty.")
+    if "\0" in label:
+        raise DataError(f"{where}: the label holds a zero character.")
+    video = video.replace("\\", "/").removeprefix("./")
+    if video not in known:
+        raise DataError(
+            f"{where}: no video {video!r} in the folder. Write paths as they are within it, for "
+            f"example {min(known)!r}."
+        )
+    return video, label
