@@ -193,7 +193,8 @@ def _checked(path, file, key, rank):
         raise DataError(f"{path}: `{key}` has shape {dataset.shape}; expected {wanted}.")
     if 0 in dataset.shape:
         raise DataError(f"{path}: `{key}` has shape {dataset.shape}: nothing in it to read.")
-    if dataset.dtype.kind not in "fiub":  # strings of a damaged file can keep HDF5 reading for ever
+    # Strings of a damaged file can keep HDF5 reading for ever; only names may be some.
+    if dataset.dtype.kind not in "fiub" and key != "video_ids":
         raise DataError(f"{path}: `{key}` is of {dataset.dtype}; expected numbers.")
     elsewhere = dataset.is_virtual or dataset.external
     size, there = math.prod(dataset.shape) * dataset.dtype.itemsize, path.stat().st_size
