@@ -39,7 +39,7 @@ class ClipNorm(nn.BatchNorm1d):
 
 
 class LongRange(nn.Module):
-    """Gate (n, B, P, c) by the mean over n: one gate for all n."""
+    """Open for mixed (n, B, P, c) by its mean over n: one opening for all n."""
 
     def __init__(self, n, c, reduction):
         super().__init__()
@@ -57,37 +57,14 @@ class LongRange(nn.Module):
         nn.init.normal_(self.conv.weight, std=0.001)
         nn.init.normal_(self.deconv.weight, std=0.001)
 
-    def forward(self, total, x):
-        """Add to `total` (n, 1 or B P c) what the gate makes of x (n, B, P, c), but fc2's bias.
-
-        The opening is the same for all n, so that both mixings are one product with the product
-        of their weights, wherever there are more columns than rows to mix.
-        """
-        first, second = self.fc1.weight[:, :, 0], self.fc2.weight[:, :, 0]
-        if x[0].numel() < len(x):
-            mixed = second @ self.mix(x).flatten(1)
-        else:
-            mixed = torch.addmm(second @ self.fc1.bias[:, None], second @ first, x.flatten(1))
-        mean = torch.addmm(self.fc1.bias.mean(), first.mean(0, keepdim=True), x.flatten(1))
-        return torch.addcmul(total, mixed, self.open(mean.view(x.shape[1:])).view(1, -1))
-
-    def mix(self, x):
-        """Mix (n, B, P, c) over n, as one matrix product."""
-        weight, bias = self.fc1.weight[:, :, 0], self.fc1.bias[:, None]
-        return torch.addmm(bias, weight, x.flatten(1)).view(x.shape)
-
-    def opening(self, x):
+    def forward(self, x):
         """How far the gate opens for mixed (n, B, P, c) -> (1, B, P, c) from 0 to 1."""
-        return self.open(x.mean(0))[None]
-
-    def open(self, mean):
-        """How far the gate opens for the mean over n of what is mixed, (B, P, c)."""
-        x = F.relu(self.bn1(self.conv(mean)))
-        return torch.sigmoid(self.bn2(self.deconv(x)))
+        x = F.relu(self.bn1(self.conv(x.mean(0))))
+        return torch.sigmoid(self.bn2(self.deconv(x)))[None]
 
 
 class ShortRange(LongRange):
-    """Gate (n, B, P, c) by convolutions of width 3 along n."""
+    """Open for mixed (n, B, P, c) by convolutions of width 3 along n."""
 
     def build(self, c, reduced, groups):
         """Make the layers that reduce the channels and restore them."""
@@ -96,12 +73,7 @@ class ShortRange(LongRange):
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out")
         nn.init.xavier_normal_(self.deconv.weight)
 
-    def forward(self, total, x):
-        """Add to `total` (n, 1 or B P c) what the gate makes of x (n, B, P, c), but fc2's bias."""
-        x = self.mix(x)
-        return torch.addmm(total, self.fc2.weight[:, :, 0], (x * self.opening(x)).flatten(1))
-
-    def opening(self, x):
+    def forward(self, x):
         """How far the gate opens for mixed (n, B, P, c) -> (n, B, P, c) from 0 to 1.
 
         A convolution is one matrix product with what is shifted by -1, 0 and 1 along n: the few
@@ -124,10 +96,10 @@ class MiddleRange(ShortRange):
         self.register_buffer("shrink", pooling(n, n // 3), persistent=False)
         self.register_buffer("grow", pooling(n // 3, n), persistent=False)
 
-    def opening(self, x):
+    def forward(self, x):
         """How far the gate opens for mixed (n, B, P, c) -> (n, B, P, c) from 0 to 1."""
         coarse = (self.shrink @ x.flatten(1)).unflatten(1, x.shape[1:])  # (n // 3, B, P, c)
-        return (self.grow @ super().opening(coarse).flatten(1)).view(x.shape)
+        return (self.grow @ super().forward(coarse).flatten(1)).view(x.shape)
 
 
 def shift(x, steps):
@@ -164,14 +136,20 @@ class Gated(nn.Module):
             self.add_module(name, kind(n, c, reduction))
 
     def gated(self, x):
-        """Sum what the gates make of (n, B, P, c); without gates, x itself."""
+        """Mix (n, B, P, c), weigh by each gate's opening, mix, sum; without gates, x itself.
+
+        Mixing for all gates is one product before and one after, which also sums.
+        """
         if not self.names:
             return x
         gates = [getattr(self, name) for name in self.names]
-        out = sum(gate.fc2.bias for gate in gates)[:, None].to(x.dtype)
-        for gate in gates:  # each product adds to the last: the sums cost nothing of their own
-            out = gate(out, x)
-        return out.view(x.shape)
+        first, bias1 = (torch.cat([getattr(g.fc1, k) for g in gates]) for k in ("weight", "bias"))
+        second = torch.cat([gate.fc2.weight for gate in gates], dim=1)
+        bias2 = sum(gate.fc2.bias for gate in gates)
+        mixed = torch.addmm(bias1[:, None], first[:, :, 0], x.flatten(1))
+        mixed = mixed.view(len(gates), *x.shape)
+        weighed = torch.cat([each * gate(each) for gate, each in zip(gates, mixed)]).flatten(1)
+        return torch.addmm(bias2[:, None], second[:, :, 0], weighed).view(x.shape)
 
 
 class _Turn(torch.autograd.Function):
@@ -236,13 +214,12 @@ class MCMLP(Gated):
         for name, gate in self.named_modules():
             if isinstance(gate, LongRange):
 
-                def note(gate, inputs, name=name):
-                    opening = gate.opening(gate.mix(inputs[-1]))[:, :, 0]
-                    # (n, B, c) -> (B, T, H): in the token mixer n are the channels.
+                def note(gate, mixed, opening, name=name):
+                    # n are the channels in the token mixer: (n, B, c) -> (B, T, H)
                     order = (1, 2, 0) if name.startswith("token") else (1, 0, 2)
-                    found[name] = opening.permute(order)
+                    found[name] = opening[:, :, 0].permute(order)
 
-                hooks.append(gate.register_forward_pre_hook(note))
+                hooks.append(gate.register_forward_hook(note))
         try:
             shape = self(frames[None])[0].shape
         finally:
