@@ -84,10 +84,11 @@ def test_every_odd_video_and_every_bad_file_is_told_at_once(write_published, tol
 def test_files_that_contradict_each_other(write_published, told):
     folder = write_published("activitynet")
     scipy.io.savemat(folder / "q_label.mat", {"q_label": np.eye(6)})
+    with h5py.File(folder / "test_feats.h5", "a") as opened:
+        opened["feats"][1] = np.nan  # hides no contradiction
     well, said = told(folder)
-    assert not well and re.search(
-        r"WRONG .*q_label\.mat: .* 6 columns, .* re_label\.mat has 4", said
-    )
+    assert not well and "things that are wrong: 2" in said
+    assert re.search(r"WRONG .*q_label\.mat: .* 6 columns, .* re_label\.mat has 4", said)
 
 
 def test_ones_own_folder_file_and_a_folder_of_folders(random_features, tmp_path, told):

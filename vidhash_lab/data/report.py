@@ -105,6 +105,7 @@ def _examine(path, kind, say):
 
 def _examine_published(folder, name, found):
     published, dataset, well = PUBLISHED_SETS[name], None, "as published"
+    read = []
     for part in published.parts:
         counts = [found.trying(_examine_feats, folder / file, found) for file in part.feats]
         for file, videos in zip(part.labels, counts):
@@ -115,7 +116,9 @@ def _examine_published(folder, name, found):
             labels = found.trying(read_mat_labels, folder / file, part.key, known)
             if labels is not None:
                 found.line(f"{file}: `{part.key}`, {_label_facts(labels)}")
-    if not found.errors:  # what is wrong with single files has been said
+            read.append(labels)
+        read += counts
+    if all(each is not None for each in read):  # else opening would repeat what was said
         dataset = _open_all(found, name, folder)
     if dataset is not None:
         for part, roles in published.parts.items():
