@@ -47,6 +47,7 @@ def press(page, handle, key, times=1):
             r"^query 0, radius 7: \d+ f",
         ),
         ("04_mc_mlp_gating", "place", r"^video 0, token mixer: gates", r"^video 0, at the end: g"),
+        ("08_your_own_videos", "file", r"^0-6-8/0003\.mp4, then", r"^1-3-8/0005\.mp4, then"),
     ],
 )
 def test_a_slider_moves_the_kernel_answers(run_all_cells, page, name, description, before, after):
@@ -56,7 +57,8 @@ def test_a_slider_moves_the_kernel_answers(run_all_cells, page, name, descriptio
     handle = slider(page, description)
     status, picture = (
         page.locator(
-            ".widget-label", has_text=re.compile(r"^(query \d+[:,] |mask ratio|video \d+[,:] )")
+            ".widget-label",
+            has_text=re.compile(r"^(query \d+[:,] |mask ratio|video \d+[,:] |\S+mp4, then )"),
         ),
         page.locator(".widget-image"),
     )
