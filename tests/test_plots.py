@@ -173,6 +173,18 @@ def test_curves_of_different_protocols_cannot_share_a_figure():
     assert "8 queries -> 30 items, ties expected" in note
 
 
+def test_groups_are_named_where_they_are_dense_and_never_over_each_other():
+    crowd, stray = GENERATOR.normal(5, 0.1, (20, 2)), [[-9.0, 9.0], [-9.0, -9.0], [9.0, -9.0]]
+    points = np.vstack([crowd, stray, crowd + 0.01, GENERATOR.normal(-5, 0.1, (20, 2))])
+    rows = np.arange(len(points))
+    groups = {"one": rows < 23, "over it": (rows >= 23) & (rows < 43), "away": rows >= 43}
+    groups["nobody"] = rows < 0
+    axis = plots.code_maps({"a": points}, groups, columns=1).axes[0]
+    places = {text.get_text(): text.xy for text in axis.texts}
+    assert set(places) == {"one", "away"}
+    np.testing.assert_allclose([*places["one"], *places["away"]], [5, 5, -5, -5], atol=0.5)
+
+
 def test_more_groups_than_can_be_told_apart_are_refused():
     groups = {str(number): np.zeros(4, bool) for number in range(7)}
     with pytest.raises(ValueError, match="7 groups; 6 can be told apart"):

@@ -1,5 +1,7 @@
 """Runs: parameters are checked before anything runs, metrics come back, full runs are cleaned."""
 
+import base64
+import io
 import json
 import os
 
@@ -9,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from papermill import PapermillExecutionError
+from PIL import Image
 
 from vidhash_lab import runs
 
@@ -98,10 +101,24 @@ def test_a_refresh_writes_back_cleaned_with_figures_and_hash(notebook, tmp_path,
 
 def test_clean_drops_widgets_and_keeps_pictures():
     widget = new_output("display_data", {runs.WIDGET_TYPE: {}, "text/plain": "HBox()"})
-    picture = new_output("display_data", {"image/png": "abc"})
-    cell = new_code_cell("x", outputs=[widget, picture], metadata={"papermill": {}, "tags": ["a"]})
+    table = new_output("display_data", {"text/html": "<table>"})
+    cell = new_code_cell("x", outputs=[widget, table], metadata={"papermill": {}, "tags": ["a"]})
     cleaned = runs.clean(new_notebook(cells=[cell]))
-    assert cleaned.cells[0].outputs == [picture] and cleaned.cells[0].metadata == {"tags": ["a"]}
+    assert cleaned.cells[0].outputs == [table] and cleaned.cells[0].metadata == {"tags": ["a"]}
+
+
+def test_clean_keeps_pictures_small_and_as_they_look():
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    pixels[:, :, 1:] = pixels[:, :, :1] // 2  # one colour in 256 shades
+    Image.fromarray(pixels).save(buffer := io.BytesIO(), "png")
+    png = base64.b64encode(buffer.getvalue()).decode()
+    cell = new_code_cell("x", outputs=[new_output("display_data", {"image/png": png})])
+    notebook = runs.clean(new_notebook(cells=[cell]))
+    small = notebook.cells[0].outputs[0]["data"]["image/png"]
+    assert len(small) < 0.7 * len(png)
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(small))).convert("RGB"))
+    assert np.abs(shown.astype(int) - pixels).max() <= 2
+    assert runs.clean(notebook).cells[0].outputs[0]["data"]["image/png"] == small
 
 
 def test_the_command_line(notebook, tmp_path, capsys):

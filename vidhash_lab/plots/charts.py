@@ -6,14 +6,14 @@ from matplotlib.ticker import MaxNLocator
 from vidhash_lab.plots.style import BLUE, COLOURS, ORANGE, new_figure, tidy
 
 
-def variants(*panels, note=""):
+def variants(*panels, note="", share_x=False):
     """Draw scores of the same variants in panels (xlabel, {variant: (seeds,)}) side by side.
 
-    Each has a scale of its own, and shows mean, deviation and every seed.
+    Each shows mean, deviation and every seed; on one scale if `share_x`, else on its own.
     """
     names = list(panels[0][1])
     figure = new_figure(1.3 + 0.4 * len(names))
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, len(panels), sharex=share_x, sharey=True, squeeze=False)[0]
     for axis, (xlabel, scores) in zip(axes, panels):
         _draw_variants(axis, scores, xlabel)
         axis.tick_params(labelleft=axis is axes[0])
@@ -95,7 +95,8 @@ def bars(values, *, xlabel, logarithmic=False, note=""):
     axis = figure.subplots()
     labels, numbers = list(values), list(values.values())
     drawn = axis.barh(labels, numbers, color=COLOURS[: len(values)], height=0.6)
-    axis.bar_label(drawn, [f"{number:.3g}" for number in numbers], padding=4)
+    texts = [f"{n:,.0f}" if n >= 100 else f"{n:.3g}" for n in numbers]
+    axis.bar_label(drawn, texts, padding=4)
     axis.set_xlabel(xlabel + (f"\n{note}" if note else ""))
     if logarithmic:
         axis.set_xscale("log")

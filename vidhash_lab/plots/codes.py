@@ -4,7 +4,9 @@ N videos, K bits, M methods side by side.
 """
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.ticker import MaxNLocator
+from scipy.spatial import KDTree
 
 from vidhash_lab.plots.style import BLUE, COLOURS, GREY, ORANGE, new_figure, tidy
 
@@ -29,8 +31,8 @@ def codes(packed, labels=None):
 def code_maps(maps, groups, notes=None, columns=2):
     """Draw maps of the same videos side by side, {title: (N, 2)}, some groups lit.
 
-    `groups` {name: (N,) bool}: up to six, each with a colour, a shape and its name where it lies
-    densest; all other videos are grey. `notes` {title: text} stands under a map's title.
+    `groups` {name: (N,) bool}: up to six, each with a colour and a shape, and its name where it
+    lies densest, if there is room; others are grey. `notes` {title: text} stands under a title.
     """
     if len(groups) > len(MARKERS):
         raise ValueError(f"{len(groups)} groups; {len(MARKERS)} can be told apart, choose some")
@@ -39,20 +41,41 @@ def code_maps(maps, groups, notes=None, columns=2):
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes[len(maps) :]:
         axis.set_axis_off()
+    lit = np.any(list(groups.values()), axis=0)
     for axis, (title, points) in zip(axes, maps.items()):
-        lit = np.any(list(groups.values()), axis=0)
         axis.scatter(*points[~lit].T, s=3, color="#C8C8C8", lw=0)
+        names = []
         for (name, members), colour, marker in zip(groups.items(), COLOURS, MARKERS):
             own = points[members]
-            axis.scatter(*own.T, s=13, color=colour, marker=marker, lw=0.3, edgecolors="white")
-            place = own[np.linalg.norm(own - np.median(own, axis=0), axis=1).argmin()]
-            box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": colour, "alpha": 0.9}
-            axis.annotate(name, place, ha="center", va="center", fontsize=9, bbox=box)
+            axis.scatter(
+                *own.T, s=13, color=colour, marker=marker, lw=0.3, edgecolors="white", label=name
+            )
+            if len(own):
+                names.append((name, _densest(own), colour))
+        _name_groups(axis, names, np.ptp(points, axis=0))
         note = f"\n{notes[title]}" if notes else ""
         axis.set_title(f"{title}{note}", fontsize=11)
         axis.set_xticks([])
         axis.set_yticks([])
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=len(groups), frameon=False)
     return figure
+
+
+def _densest(points):
+    """Return the point (2,) whose tenth nearest (or last) among (n, 2) is nearest."""
+    distances, _ = KDTree(points).query(points, k=[min(10, len(points))])
+    return points[distances[:, 0].argmin()]
+
+
+def _name_groups(axis, names, extent):
+    """Write (name, place, colour) at their places, but none over another; `extent` (2,) of all."""
+    taken = []
+    for name, place, colour in names:
+        if not any((np.abs(place - other) < extent * (0.13, 0.06)).all() for other in taken):
+            box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": colour, "alpha": 0.9}
+            axis.annotate(name, place, ha="center", va="center", fontsize=9, bbox=box)
+            taken.append(place)
 
 
 def bit_use(uses):
@@ -66,7 +89,10 @@ def bit_use(uses):
         bars.set_ylim(-1, 1)
         bars.set_title(title, fontsize=11)
         tidy(bars)
-        drawn = image.imshow(np.abs(use.correlation), vmin=0, vmax=1, cmap="cividis", aspect="auto")
+        drawn = image.imshow(  # eight steps: they can be read off, and the picture stays small
+            np.abs(use.correlation), vmin=0, vmax=1, cmap=colormaps["cividis"].resampled(8),
+            aspect="auto", interpolation="nearest",
+        )  # fmt: skip
         image.set_xlabel(f"bit, K = {K}")
         for axis in (bars, image):
             axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
