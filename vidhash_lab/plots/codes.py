@@ -74,7 +74,8 @@ def _name_groups(axis, names, extent):
     for name, place, colour in names:
         if not any((np.abs(place - other) < extent * (0.13, 0.06)).all() for other in taken):
             box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": colour, "alpha": 0.9}
-            axis.annotate(name, place, ha="center", va="center", fontsize=9, bbox=box)
+            above = {"xytext": (0, 9), "textcoords": "offset points"}  # the crowd stays in view
+            axis.annotate(name, place, ha="center", fontsize=9, bbox=box, **above)
             taken.append(place)
 
 
