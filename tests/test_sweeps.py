@@ -1,6 +1,7 @@
 """Sweeps: every point runs or is kept, a failure is one row, on processes and on dask for real."""
 
 import json
+import os
 from pathlib import Path
 
 import nbformat
@@ -93,9 +94,10 @@ def test_grids_follow_each_other_where_parameters_hang_together(notebook, tmp_pa
 
 def test_dask_runs_the_points(notebook, tmp_path):
     pytest.importorskip("distributed")
-    grid = {"number": [5, 13]}
+    grid, before = {"number": [5, 13]}, dict(os.environ)
     table = sweep(notebook, grid, tmp_path / "runs", n_jobs=2, backend="dask")
     assert table["status"].tolist() == ["done", "failed"] and table["square"][0] == 25
+    assert dict(os.environ) == before  # what starts later has all its cores
 
 
 def test_a_backend_that_is_not_installed_is_named(notebook, tmp_path, monkeypatch):

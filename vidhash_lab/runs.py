@@ -131,14 +131,15 @@ def median_milliseconds(function, *arguments, rounds=30):
 
 @contextlib.contextmanager
 def environment(changes):
-    """Set environment variables for kernels that start meanwhile, then put back what was there."""
-    before = {name: os.environ.get(name) for name in changes}
+    """Set environment variables for what starts meanwhile, then put all back as it was."""
+    before = dict(os.environ)
     os.environ.update(changes)
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def code_hash(notebook):

@@ -108,6 +108,7 @@ def _backend(backend, n_jobs):
                 try:
                     default_client()
                 except ValueError:  # no client is connected
+                    stack.enter_context(environment({}))  # dask would leave one thread in it
                     cluster = stack.enter_context(LocalCluster(n_jobs, threads_per_worker=1))
                     stack.enter_context(Client(cluster))
             elif backend == "ray":
