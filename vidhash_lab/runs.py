@@ -5,6 +5,9 @@
 
 The first executes a copy; the second executes notebooks in full and writes them back cleaned,
 with their figures, as they are committed. `vidhash_lab.sweeps` runs a notebook over a grid.
+
+papermill, nbformat and nbconvert are imported where a notebook is run: one that records a number
+from within needs none of them, and would wait a second and a half for them.
 """
 
 import argparse
@@ -19,12 +22,9 @@ import sys
 import time
 from pathlib import Path
 
-import nbformat
 import numpy as np
-import papermill
 import yaml
 from IPython.display import display
-from nbconvert import HTMLExporter
 from PIL import Image
 
 from vidhash_lab.data import written_whole
@@ -44,6 +44,8 @@ def run_notebook(notebook, folder, parameters=None, *, progress_bar=True):
     Raises ValueError for a parameter that the notebook does not have or that is no plain JSON
     value, before anything runs.
     """
+    import papermill
+
     notebook, folder, parameters = Path(notebook), Path(folder), parameters or {}
     check_parameters(notebook, parameters)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +69,8 @@ def run_notebook(notebook, folder, parameters=None, *, progress_bar=True):
 
 def check_parameters(notebook, parameters):
     """Refuse names that the notebook does not have and values that JSON would change."""
+    import papermill
+
     known = papermill.inspect_notebook(str(notebook))
     unknown = sorted(set(parameters) - set(known))
     if unknown:
@@ -186,6 +190,8 @@ def _in_256_colours(png):
 
 def refresh(notebook, figures):
     """Execute a notebook in full and write it back cleaned, with figures and its code's hash."""
+    import nbformat
+
     with environment({FIGURES_VARIABLE: str(Path(figures).resolve())}):
         output = run_notebook(notebook, Path("build") / "refresh" / Path(notebook).stem)
     executed = clean(nbformat.read(output, as_version=4))
@@ -195,6 +201,9 @@ def refresh(notebook, figures):
 
 def write_html(notebook):
     """Convert an executed notebook to HTML beside it, cleaned as it would be committed -> path."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
     path = Path(notebook).with_suffix(".html")
     html, _ = HTMLExporter().from_notebook_node(clean(nbformat.read(notebook, as_version=4)))
     _write_text(path, html)

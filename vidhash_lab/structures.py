@@ -19,7 +19,6 @@ import h5py
 import numpy as np
 import torch
 from numba import njit
-from sklearn.decomposition import PCA
 from tqdm.auto import tqdm
 
 from vidhash_lab.data import DataError, cache_folder, written_whole
@@ -44,6 +43,8 @@ class Structures:
         anchors = self.anchors
         if hidden_dim is not None:
             components = min(hidden_dim, *anchors.shape)
+            from sklearn.decomposition import PCA  # scikit-learn takes a second to import
+
             anchors = PCA(components, random_state=0).fit_transform(anchors)
             anchors = np.pad(anchors, ((0, 0), (0, hidden_dim - components)))
         return torch.from_numpy(anchors[self.nearest[:, 0]].astype(np.float32))

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -30,6 +29,8 @@ WEIGHTS = Path(__file__).with_name("digit_network.safetensors")
 @cache
 def handwriting() -> tuple[Tensor, Tensor]:
     """Return scikit-learn's digits: (1797, 8, 8) pictures in [0, 1] and (1797,) digits 0 to 9."""
+    from sklearn.datasets import load_digits  # scikit-learn takes a second to import
+
     digits = load_digits()
     return torch.from_numpy(digits.images).float() / 16, torch.from_numpy(digits.target)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.decomposition import IncrementalPCA
 
 from vidhash_lab.models.blocks import VideoHasher, sign
 
@@ -82,6 +81,8 @@ class PCAH(LSH):
                 f"many videos (there are {len(train)}) and pooled dimensions "
                 f"({self.config.pooled_dim})."
             )
+        from sklearn.decomposition import IncrementalPCA  # scikit-learn takes a second to import
+
         pca = IncrementalPCA(bits)
         for _, frames in train.batches(max(512, bits)):
             pca.partial_fit(self.pool(frames).numpy())
