@@ -1,5 +1,6 @@
 """What several methods share: dropout, corruption of frames."""
 
+import pytest
 import torch
 
 from vidhash_lab.models.blocks import Dropout, corrupt_
@@ -18,11 +19,15 @@ def test_dropout_drops_and_scales():
     assert dropout.eval()(x) is x and Dropout(0.0)(x) is x
 
 
-def test_dropout_treats_neighbours_independently():
-    """Eight values share one random word: each pair must still be dropped on its own."""
-    kept = (Dropout(0.5)(torch.ones(400_000)) > 0).float().view(-1, 8)
-    correlation = torch.corrcoef(kept.T) - torch.eye(8)
-    assert kept.mean(0).sub(0.5).abs().max() < 0.01 and correlation.abs().max() < 0.02
+@pytest.mark.parametrize("probability", [0.5, 0.25, 0.125, 26 / 256])
+def test_values_that_share_random_bytes_drop_on_their_own(probability):
+    """Neighbours share a word, and values an eighth (a quarter, a half) apart a byte."""
+    kept = (Dropout(probability)(torch.ones(400_000)) > 0).float()
+    assert abs(kept.mean() - 1 + probability) < 0.005
+    for values in (kept.view(-1, 8).T, kept.view(8, -1)):
+        correlation = torch.corrcoef(values) - torch.eye(8)
+        assert values.mean(1).sub(1 - probability).abs().max() < 0.01
+        assert correlation.abs().max() < 0.025
 
 
 def test_corruption_has_its_shares(generator):

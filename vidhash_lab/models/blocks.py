@@ -100,22 +100,29 @@ class Dropout(nn.Module):
     """Set values to zero with `probability`, rounded to 1/256, and scale up the others.
 
     On a CPU torch's own draws one number a value, with one core: a sixth of MCMSH's step. Here
-    it is one byte a value, and memory sees no other mask than these bytes where the scale is whole.
+    bytes are drawn and cut into as few bits a value as the probability needs: one for a half.
     """
 
     def __init__(self, probability):
         super().__init__()
-        self.threshold = round(256 * probability)
+        threshold = round(256 * probability)
+        self.bits = next(bits for bits in (1, 2, 4, 8) if threshold % (256 >> bits) == 0)
+        self.threshold = threshold >> (8 - self.bits)  # of 2 ** bits
 
     def forward(self, x):
+        values = 2**self.bits
         if not self.training or self.threshold == 0:
             return x
         if x.device.type != "cpu":
-            return F.dropout(x, self.threshold / 256)
-        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
-        kept = words.view(torch.uint8)[: x.numel()].view(x.shape).ge_(self.threshold)
-        scale = 256 / (256 - self.threshold)
-        return x * (kept.mul_(int(scale)) if scale.is_integer() else kept.to(x.dtype).mul_(scale))
+            return F.dropout(x, self.threshold / values)
+        words = torch.empty(-(-x.numel() * self.bits // 64), dtype=torch.int64)
+        places = torch.arange(0, 8, self.bits, dtype=torch.uint8)[:, None]
+        drawn = words.random_(-(2**63), None).view(torch.uint8) >> places
+        kept = drawn.bitwise_and_(values - 1).flatten()[: x.numel()].ge_(self.threshold)
+        scale = values / (values - self.threshold)
+        # A whole scale goes on the bytes, where it costs a fraction.
+        kept = kept.mul_(int(scale)) if scale.is_integer() else kept.to(x.dtype).mul_(scale)
+        return x * kept.view(x.shape).to(x.dtype)
 
 
 class Mlp(nn.Module):

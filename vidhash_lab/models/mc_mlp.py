@@ -1,7 +1,8 @@
 """MC-MLP: an MLP-Mixer whose mixing is weighed by gates of long, middle and short range.
 
 The encoder of MCMSH (ACM MM 2022). A gate mixes over its axis n, sees the result at its range,
-opens by 0 to 1 for each value, and mixes over n once more; the gates of a place are summed.
+opens by 0 to 1 for each value, and mixes over n once more; the gates of a place are summed. What it
+sees is a mean, thirds or all of what it mixed, so it says which `rows` make them of x.
 
 B videos in a batch, P clips of each, T frames per clip, D feature width, H hidden width; a gate
 sees (n, B, P, c) and reduces c by r. n comes first and c last, so that mixing over n and reducing c
@@ -26,20 +27,23 @@ class ClipNorm(nn.BatchNorm1d):
         if not self.training:
             return super().forward(x.flatten(0, -2)).view(x.shape)
         mean, variance = torch.zeros(2, clips * channels, device=x.device).unbind()
-        weight, bias = self.weight.repeat(clips), self.bias.repeat(clips)
+        weight, bias = (each.expand(clips, -1).flatten() for each in (self.weight, self.bias))
         rows = x.reshape(-1, clips * channels)
-        # momentum 1 leaves the statistics of these clips, to be folded in in their order.
+        # Momentum 1 leaves the statistics of these clips, to be folded in: the last counts most.
         out = F.batch_norm(rows, mean, variance, weight, bias, True, 1.0, self.eps)
-        for clip in range(clips):
-            own = slice(clip * channels, (clip + 1) * channels)
-            self.running_mean.lerp_(mean[own], self.momentum)
-            self.running_var.lerp_(variance[own], self.momentum)
+        kept = 1 - self.momentum
+        shares = [self.momentum * kept**later for later in reversed(range(clips))]
+        shares = torch.tensor(shares, device=x.device)
+        self.running_mean.addmv_(mean.view(clips, -1).t(), shares, beta=kept**clips)
+        self.running_var.addmv_(variance.view(clips, -1).t(), shares, beta=kept**clips)
         self.num_batches_tracked += clips
         return out.view(x.shape)
 
 
 class LongRange(nn.Module):
-    """Open for mixed (n, B, P, c) by its mean over n: one opening for all n."""
+    """Open for mixed (n, B, P, c) by its mean over n, alike for all n."""
+
+    folds = True  # one opening for all n: the mixing after it may as well come before it
 
     def __init__(self, n, c, reduction):
         super().__init__()
@@ -57,14 +61,21 @@ class LongRange(nn.Module):
         nn.init.normal_(self.conv.weight, std=0.001)
         nn.init.normal_(self.deconv.weight, std=0.001)
 
+    def rows(self):
+        """Matrices that make of (x, 1) what is weighed and what is seen: (n, n + 1), (1, n + 1)."""
+        first = affine(self.fc1)
+        return [self.fc2.weight[:, :, 0] @ first, first.mean(0, keepdim=True)]
+
     def forward(self, x):
-        """How far the gate opens for mixed (n, B, P, c) -> (1, B, P, c) from 0 to 1."""
-        x = F.relu(self.bn1(self.conv(x.mean(0))))
-        return torch.sigmoid(self.bn2(self.deconv(x)))[None]
+        """How far the gate opens for the mean over n, (1, B, P, c) -> (1, B, P, c), 0 to 1."""
+        x = F.relu(self.bn1(self.conv(x)))
+        return torch.sigmoid(self.bn2(self.deconv(x)))
 
 
 class ShortRange(LongRange):
     """Open for mixed (n, B, P, c) by convolutions of width 3 along n."""
+
+    folds = False
 
     def build(self, c, reduced, groups):
         """Make the layers that reduce the channels and restore them."""
@@ -72,6 +83,10 @@ class ShortRange(LongRange):
         self.deconv = nn.Conv1d(reduced, c, 3, padding=1, groups=groups, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out")
         nn.init.xavier_normal_(self.deconv.weight)
+
+    def rows(self):
+        """The matrix that makes of (x, 1) what is both weighed and seen: (n, n + 1)."""
+        return [affine(self.fc1)]
 
     def forward(self, x):
         """How far the gate opens for mixed (n, B, P, c) -> (n, B, P, c) from 0 to 1.
@@ -96,10 +111,20 @@ class MiddleRange(ShortRange):
         self.register_buffer("shrink", pooling(n, n // 3), persistent=False)
         self.register_buffer("grow", pooling(n // 3, n), persistent=False)
 
+    def rows(self):
+        """Matrices that make what is weighed and what is seen: (n, n + 1), (n // 3, n + 1)."""
+        first = affine(self.fc1)
+        return [first, self.shrink @ first]
+
     def forward(self, x):
-        """How far the gate opens for mixed (n, B, P, c) -> (n, B, P, c) from 0 to 1."""
-        coarse = (self.shrink @ x.flatten(1)).unflatten(1, x.shape[1:])  # (n // 3, B, P, c)
-        return (self.grow @ super().forward(coarse).flatten(1)).view(x.shape)
+        """How far the gate opens for thirds (n // 3, B, P, c) -> (n, B, P, c) from 0 to 1."""
+        coarse = super().forward(x)
+        return (self.grow @ coarse.flatten(1)).unflatten(1, x.shape[1:])
+
+
+def affine(conv):
+    """Weights of a convolution of width 1 and beside them its bias -> (out, in + 1)."""
+    return torch.cat([conv.weight[:, :, 0], conv.bias[:, None]], dim=1)
 
 
 def shift(x, steps):
@@ -119,7 +144,7 @@ def dense(layer):
 
 def pooling(n, m):
     """Matrix (m, n) that averages n values to m, as adaptive average pooling does."""
-    return F.adaptive_avg_pool1d(torch.eye(n), m).T.contiguous()
+    return F.adaptive_avg_pool1d(torch.eye(n), m).T
 
 
 GATES = {"L": ("lrd", LongRange), "M": ("mrd", MiddleRange), "S": ("srd", ShortRange)}
@@ -138,31 +163,43 @@ class Gated(nn.Module):
     def gated(self, x):
         """Mix (n, B, P, c), weigh by each gate's opening, mix, sum; without gates, x itself.
 
-        Mixing for all gates is one product before and one after, which also sums.
+        One product gives all that gates weigh and see, one mixes what they let through and sums;
+        a row of ones beside x carries the biases. Weights are laid out by columns, since their
+        gradient is then the fast one of two products.
         """
         if not self.names:
             return x
         gates = [getattr(self, name) for name in self.names]
-        first, bias1 = (torch.cat([getattr(g.fc1, k) for g in gates]) for k in ("weight", "bias"))
-        second = torch.cat([gate.fc2.weight for gate in gates], dim=1)
-        bias2 = sum(gate.fc2.bias for gate in gates)
-        mixed = torch.addmm(bias1[:, None], first[:, :, 0], x.flatten(1))
-        mixed = mixed.view(len(gates), *x.shape)
-        weighed = torch.cat([each * gate(each) for gate, each in zip(gates, mixed)]).flatten(1)
-        return torch.addmm(bias2[:, None], second[:, :, 0], weighed).view(x.shape)
+        own = [gate.rows() for gate in gates]
+        rows = [each for rows in own for each in rows]
+        weight = torch.cat([each.t() for each in rows], dim=1).t()
+        seen = weight @ F.pad(x.flatten(1), (0, 0, 0, 1), value=1.0)
+        seen = iter(seen.view(-1, *x.shape[1:]).split([len(each) for each in rows]))
+        weights = [sum(gate.fc2.bias for gate in gates)[:, None]]
+        weighed, folded = [torch.ones_like(x[:1])], x.new_zeros(())
+        for gate, rows in zip(gates, own):
+            value, *view = [next(seen) for _ in rows]
+            through = value * gate(*view or [value])
+            if gate.folds:
+                folded = through.flatten(1)
+            else:
+                weights.append(gate.fc2.weight[:, :, 0])
+                weighed.append(through)
+        mixed = torch.addmm(folded, torch.cat(weights, dim=1), torch.cat(weighed).flatten(1))
+        return mixed.view(x.shape)
 
 
 class _Turn(torch.autograd.Function):
-    """Swap the first and the last axis of (n, B, P, c) in memory: twice, so that both stay near.
+    """Swap the first and the last axis of (n, B, P, c) in memory, in two steps.
 
-    One copy with strides takes seven times as long, and autograd would make several.
+    One copy takes four times as long, and autograd would make several.
     """
 
     @staticmethod
     def forward(ctx, x):
         n, *clips, c = x.shape
-        rows = x.reshape(n, -1).t().contiguous()  # (B P c, n)
-        return rows.view(-1, c, n).transpose(0, 1).contiguous().view(c, *clips, n)
+        rows = x.reshape(n, -1, c).permute(1, 2, 0).contiguous()  # (B P, c, n)
+        return rows.transpose(0, 1).contiguous().view(c, *clips, n)
 
     @staticmethod
     def backward(ctx, gradient):

@@ -122,13 +122,11 @@ class MCMSH(VideoHasher):
 
     def losses(self, batch):
         """Return the weighted terms of a batch of `sample`; a term of weight 0 is left out."""
-        c, (target1, target2) = self.config, batch["targets"]
+        c = self.config
         hidden = self.mc_mlp(batch["clips"])
         codes = self.relax(hidden)
         terms = {
-            "cluster": lambda: (
-                losses.cluster(hidden[0], target1) + losses.cluster(hidden[1], target2)
-            ),
+            "cluster": lambda: sum(map(losses.cluster, hidden[:2], batch["targets"])),
             "similarity": lambda: losses.similarity(*codes[:2], batch["label"]),
             "quantisation": lambda: losses.quantisation(codes[0]) + losses.quantisation(codes[1]),
             "quadruplet": lambda: losses.quadruplet(codes[0], *codes[2:]),
