@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vidhash_lab import DataError, load_released
+from vidhash_lab.checkpoints import load, save
 from vidhash_lab.models import ConMH, ConMHConfig
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fuzz_checkpoints.py"
@@ -64,6 +65,17 @@ def test_missing_and_left_over_keys_are_listed(conmh, tmp_path):
     with pytest.raises(DataError) as refused:
         load_released("conmh", path, num_frames=6)
     assert "ln.bias" in str(refused.value) and "classifier.weight" in str(refused.value)
+
+
+def test_complex_weights_are_refused(conmh, tmp_path):
+    weights = conmh.state_dict()
+    odd = weights | {"ln.bias": weights["ln.bias"].to(torch.complex64)}
+    with pytest.raises(DataError, match=r"odd\.pth: `ln\.bias` is torch\.complex64; expected real"):
+        load_released("conmh", written(odd, tmp_path / "odd.pth"), num_frames=6)
+    save(conmh, tmp_path / "own.pt")
+    state = torch.load(tmp_path / "own.pt", weights_only=True) | {"model": odd}
+    with pytest.raises(DataError, match="complex64"):
+        load(written(state, tmp_path / "own.pt"))
 
 
 def test_damaged_checkpoints_load_or_are_refused(tmp_path):

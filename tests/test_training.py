@@ -54,6 +54,15 @@ def test_loss_falls_and_history_has_every_term(uninterrupted, train):
         assert row["videos_per_second"] == pytest.approx(64 / row["seconds"])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_a_model_comes_back_from_the_gpu(train):
+    model = new_model(train)
+    where = []
+    fit(model, train, **RECIPE | {"device": "auto"}, on_epoch=lambda _: where.append(model.device))
+    assert {device.type for device in where} == {"cuda"} and model.device.type == "cpu"
+    model.encode(train.rows(range(4)))
+
+
 def test_the_seed_decides_everything(uninterrupted, train):
     torch.manual_seed(99)  # whatever the user did before
     again, other = new_model(train), new_model(train)

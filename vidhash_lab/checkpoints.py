@@ -94,7 +94,7 @@ def load(path):
     method = METHODS[str(state["method"])]
     with _refused_with(f"{path}: a damaged checkpoint"):
         model = method(method.Config(**json.loads(state["config"])))
-        model.load_state_dict(state["model"])
+        model.load_state_dict(_real(state["model"], path))
     return model.eval()
 
 
@@ -114,7 +114,7 @@ def load_released(method, path, **assumed):
     with _refused_with(f"{path}: not weights of the released {method}"):
         state = state.get("model_state_dict", state)
         state = {str(key).removeprefix("module."): value for key, value in state.items()}
-        return builders[method](state, **assumed).eval()
+        return builders[method](_real(state, path), **assumed).eval()
 
 
 @contextlib.contextmanager
@@ -127,6 +127,14 @@ def _refused_with(message):
     except Exception as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())  # torch's are of many lines
         raise DataError(f"{message} ({why})") from error
+
+
+def _real(state, path):
+    """Return the state if its weights are real; torch would drop imaginary parts with a warning."""
+    for key, value in state.items():
+        if torch.is_tensor(value) and value.is_complex():
+            raise DataError(f"{path}: `{key}` is {value.dtype}; expected real numbers.")
+    return state
 
 
 def _model_state(model):

@@ -17,7 +17,7 @@ def encode(model, feature_set, *, batch_size=256, device="auto"):
     """
     model.check_fits(feature_set)
     fabric = lightning_fabric.Fabric(accelerator=device, devices=1)
-    was_training, home = model.training, _device(model)
+    was_training, home = model.training, model.device
     model.eval().to(fabric.device)
     try:
         with torch.inference_mode():
@@ -43,7 +43,3 @@ def pack(codes):
 def unpack(packed):
     """Unpack codes (N, K/8) uint8 -> (N, K) int8 in {-1, +1}."""
     return np.unpackbits(packed, axis=1).astype(np.int8) * 2 - 1
-
-
-def _device(model):
-    return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))

@@ -71,31 +71,25 @@ def fit(
         resume: go on from `checkpoint` where it exists, on one CPU bit for bit.
         on_epoch: called with the epoch's row of the history, after its checkpoint is written.
 
-    Raises `NonFiniteLoss`; it and an interrupt leave the checkpoint of the last whole epoch.
+    The model comes back on the device it was on. Raises `NonFiniteLoss`; it and an interrupt leave
+    the checkpoint of the last whole epoch.
     """
     model.check_fits(train)
     precision = _precision(precision, device)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)
-    _keep_freed_memory()
-    model.to(fabric.device)  # a model whose `prepare` trains something does it there
     recipe = {"epochs": epochs, "batch_size": min(batch_size, len(train))}
     recipe |= {"learning_rate": learning_rate, "schedule": str(schedule), "seed": seed}
     recipe |= {"precision": precision, "videos": len(train)}
+    home = model.device
+    _keep_freed_memory()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        run = _begin(model.prepare(train, seed), schedule, recipe)
-        # Set up before a checkpoint is read, so that the optimiser's state lands on the device.
-        _, optimizer = fabric.setup(model, run.optimizer)
-        if checkpoint is not None and resume and Path(checkpoint).exists():
-            run.restore(checkpoint)
-        elif checkpoint is not None:
-            run.write(checkpoint)  # an interrupt in the first epoch finds something to go on from
-        for row in _epochs(fabric, optimizer, run, train):
-            run.history.append(row)
-            if checkpoint is not None:
-                run.write(checkpoint)
-            if on_epoch is not None:
-                on_epoch(row)
+        try:
+            # A model whose `prepare` trains something does it on the device.
+            run = _begin(model.to(fabric.device).prepare(train, seed), schedule, recipe)
+            _train(fabric, run, train, checkpoint, resume, on_epoch)
+        finally:
+            model.to(home)
     return run.history
 
 
@@ -132,6 +126,21 @@ def _begin(model, schedule, recipe):
         scheduler = LambdaLR(optimizer, lambda step: decay(step // steps))
     draws = torch.Generator().manual_seed(recipe["seed"])
     return Run(model, optimizer, scheduler, draws, recipe)
+
+
+def _train(fabric, run, train, checkpoint, resume, on_epoch):
+    # Set up before a checkpoint is read, so that the optimiser's state lands on the device.
+    _, optimizer = fabric.setup(run.model, run.optimizer)
+    if checkpoint is not None and resume and Path(checkpoint).exists():
+        run.restore(checkpoint)
+    elif checkpoint is not None:
+        run.write(checkpoint)  # an interrupt in the first epoch finds something to go on from
+    for row in _epochs(fabric, optimizer, run, train):
+        run.history.append(row)
+        if checkpoint is not None:
+            run.write(checkpoint)
+        if on_epoch is not None:
+            on_epoch(row)
 
 
 def _epochs(fabric, optimizer, run, train):

@@ -20,6 +20,12 @@ class VideoHasher(nn.Module):
         super().__init__()
         self.config = config
 
+    @property
+    def device(self):
+        """Where weights and buffers are; what has none is on the CPU."""
+        tensors = (*self.parameters(), *self.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
+
     @classmethod
     def for_dataset(cls, dataset, bits=64, seed=0, **changes):
         """Build the model for a data set's T and D with initial weights drawn from `seed`."""

@@ -170,15 +170,15 @@ class Gated(nn.Module):
         if not self.names:
             return x
         gates = [getattr(self, name) for name in self.names]
-        own = [gate.rows() for gate in gates]
-        rows = [each for rows in own for each in rows]
-        weight = torch.cat([each.t() for each in rows], dim=1).t()
+        rows = [gate.rows() for gate in gates]
+        flat = [matrix for own in rows for matrix in own]
+        weight = torch.cat([matrix.t() for matrix in flat], dim=1).t()
         seen = weight @ F.pad(x.flatten(1), (0, 0, 0, 1), value=1.0)
-        seen = iter(seen.view(-1, *x.shape[1:]).split([len(each) for each in rows]))
+        seen = iter(seen.view(-1, *x.shape[1:]).split([len(matrix) for matrix in flat]))
         weights = [sum(gate.fc2.bias for gate in gates)[:, None]]
         weighed, folded = [torch.ones_like(x[:1])], x.new_zeros(())
-        for gate, rows in zip(gates, own):
-            value, *view = [next(seen) for _ in rows]
+        for gate, own in zip(gates, rows):
+            value, *view = [next(seen) for _ in own]
             through = value * gate(*view or [value])
             if gate.folds:
                 folded = through.flatten(1)
