@@ -42,9 +42,9 @@ class Structures:
         """
         anchors = self.anchors
         if hidden_dim is not None:
-            components = min(hidden_dim, *anchors.shape)
             from sklearn.decomposition import PCA  # scikit-learn takes a second to import
 
+            components = min(hidden_dim, *anchors.shape)
             anchors = PCA(components, random_state=0).fit_transform(anchors)
             anchors = np.pad(anchors, ((0, 0), (0, hidden_dim - components)))
         return torch.from_numpy(anchors[self.nearest[:, 0]].astype(np.float32))

@@ -15,6 +15,7 @@ from vidhash_lab.models.mc_mlp import (
     GATES,
     TOKEN_REDUCTION,
     ClipNorm,
+    Gated,
     MiddleRange,
     ShortRange,
 )
@@ -99,24 +100,39 @@ def multiply_adds(model):
 FCS = ("fc1", "fc2")
 
 
-@pytest.mark.parametrize("kind", [ShortRange, MiddleRange])
+def opening(gate, mixed):
+    """How far a gate opens for mixed (B, c, n), as the paper has it: convolutions and pooling."""
+    if isinstance(gate, MiddleRange):
+        mixed = F.adaptive_avg_pool1d(mixed, mixed.shape[2] // 3)
+    if isinstance(gate, ShortRange):
+        conv, deconv = gate.conv, gate.deconv
+        mixed = F.conv1d(mixed, conv.weight, padding=1, groups=conv.groups)
+        mixed = torch.relu(mixed / (1 + 1e-5) ** 0.5)  # batch norm in its initial state
+        mixed = F.conv1d(mixed, deconv.weight, padding=1, groups=deconv.groups)
+    else:
+        reduced = torch.relu(gate.conv(mixed.mean(2)) / (1 + 1e-5) ** 0.5)
+        mixed = gate.deconv(reduced)[:, :, None]
+    out = torch.sigmoid(mixed / (1 + 1e-5) ** 0.5)
+    return F.adaptive_avg_pool1d(out, gate.fc1.out_channels) if type(gate) is MiddleRange else out
+
+
+@pytest.mark.parametrize("gates", ["L", "M", "S", "LMS"])
 @pytest.mark.parametrize("reduction, c", [(TOKEN_REDUCTION, 10), (CHANNEL_REDUCTION, 64)])
-def test_gates_by_products_equal_convolutions(kind, reduction, c):
-    """What the methods text says, with torch's own convolutions and pooling."""
-    gate = kind(12, c, reduction).eval()
-    x = torch.randn(12, 5, 1, c)
-    seen = x[:, :, 0].permute(1, 2, 0)  # (B, c, n)
-    if kind is MiddleRange:
-        seen = F.adaptive_avg_pool1d(seen, 4)
-    conv, deconv = gate.conv, gate.deconv
-    seen = F.conv1d(seen, conv.weight, padding=1, groups=conv.groups)
-    seen = torch.relu(seen / (1 + 1e-5) ** 0.5)  # batch norm in its initial state
-    seen = F.conv1d(seen, deconv.weight, padding=1, groups=deconv.groups)
-    seen = torch.sigmoid(seen / (1 + 1e-5) ** 0.5)
-    if kind is MiddleRange:
-        seen = F.adaptive_avg_pool1d(seen, 12)
-        x = (gate.shrink @ x.flatten(1)).view(4, 5, 1, c)
-    torch.testing.assert_close(gate(x)[:, :, 0], seen.permute(2, 0, 1))
+def test_gates_mix_weigh_mix_and_sum(gates, reduction, c):
+    """Few large products must equal the definition, one gate after the other."""
+    torch.manual_seed(0)
+    module = Gated(gates, 12, c, reduction).double().eval()
+    for parameter in module.parameters():
+        if parameter.ndim > 1:  # initial weights hardly open a gate to one side
+            torch.nn.init.normal_(parameter)
+    x = torch.randn(12, 5, 1, c, dtype=torch.float64)
+    videos, expected = x[:, :, 0].transpose(0, 1), 0  # (B, n, c)
+    for gate in (getattr(module, name) for name in module.names):
+        mixed = gate.fc1(videos)
+        weighed = mixed * opening(gate, mixed.transpose(1, 2)).transpose(1, 2)
+        expected = expected + gate.fc2(weighed)
+    got = module.gated(x)[:, :, 0].transpose(0, 1)
+    torch.testing.assert_close(got, expected)
 
 
 def test_batch_norm_treats_clips_as_if_one_came_after_the_other():

@@ -96,7 +96,7 @@ class ShortRange(LongRange):
         """
         x = F.linear(x, dense(self.conv).flatten(0, 1))  # (n, B, P, 3 c / r)
         before, here, after = x.chunk(3, dim=-1)
-        # A sum with what lies apart in memory takes three times as long as a copy and a sum.
+        # A sum with what lies apart in memory takes four times as long as a copy and a sum.
         x = here.contiguous() + shift(before, 1) + shift(after, -1)
         x = F.relu(self.bn1(x))
         x = torch.cat([shift(x, 1), x, shift(x, -1)], dim=-1)  # (n, B, P, 3 c / r)
