@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from vidhash_lab.data.digit_stories import DigitStoriesConfig, is_complete, open_or_build
+from vidhash_lab.data.stories.digit_stories import DigitStoriesConfig, is_complete, open_or_build
 
 
 def main():

@@ -15,8 +15,8 @@ import time
 import numpy as np
 import torch
 
-from vidhash_lab.hamming import distance_histograms
-from vidhash_lab.metrics import evaluate
+from vidhash_lab.retrieval.hamming import distance_histograms
+from vidhash_lab.retrieval.metrics import evaluate
 
 VIDEOS, BITS, LABELS, CUTOFFS = 45_600, 64, 239, (5, 20, 40, 60, 80, 100)
 PLAIN_QUERIES, PLAIN_BLOCK, REPEATS = 912, 304, 3

@@ -19,10 +19,10 @@ import h5py
 import numpy as np
 
 from vidhash_lab import open_dataset
-from vidhash_lab.data.backbones import open_backbone
-from vidhash_lab.data.digit_network import one_thread
-from vidhash_lab.data.extraction import extract, list_videos
-from vidhash_lab.data.writing import write_video
+from vidhash_lab.data.stories.network import one_thread
+from vidhash_lab.videos.backbones import open_backbone
+from vidhash_lab.videos.extraction import extract, list_videos
+from vidhash_lab.videos.writing import write_video
 
 VIDEOS, ROUNDS, T = 120, 3, 25
 

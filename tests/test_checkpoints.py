@@ -10,7 +10,7 @@ from vidhash_lab import DataError, load_released
 from vidhash_lab.checkpoints import load, save
 from vidhash_lab.models import ConMH, ConMHConfig
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fuzz_checkpoints.py"
+SCRIPT = Path(__file__).with_name("fuzz") / "fuzz_checkpoints.py"
 SHAPE = {"num_frames": 6, "feature_dim": 8, "hidden_dim": 16, "bits": 8}
 
 
@@ -79,7 +79,7 @@ def test_complex_weights_are_refused(conmh, tmp_path):
 
 
 def test_damaged_checkpoints_load_or_are_refused(tmp_path):
-    """A quick share of benchmarks/fuzz_checkpoints.py: other exceptions fail, with their seed."""
+    """A quick share of tests/fuzz/fuzz_checkpoints.py: other exceptions fail, with their seed."""
     spec = importlib.util.spec_from_file_location("fuzz_checkpoints", SCRIPT)
     fuzz = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fuzz)

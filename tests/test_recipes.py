@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidhash_lab import METHODS, fit, published_recipe
-from vidhash_lab.data.published_sets import PUBLISHED_SETS
+from vidhash_lab.data.released.sets import PUBLISHED_SETS
 from vidhash_lab.recipes import RECIPES
 
 

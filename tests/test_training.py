@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from vidhash_lab.checkpoints import load, load_released, save
-from vidhash_lab.codes import encode
 from vidhash_lab.data import DataError, FeatureSet
 from vidhash_lab.models import ConMH
 from vidhash_lab.models.baselines import LSH
+from vidhash_lab.retrieval.codes import encode
 from vidhash_lab.training import NonFiniteLoss, StepDecay, fit
 
 SMALL = {"hidden_dim": 16, "depth": 1, "heads": 2, "decoder_dim": 12}

@@ -1,17 +1,13 @@
 """vidhash_lab: a notebook-first research kit for self-supervised video hashing."""
 
 from vidhash_lab.checkpoints import History, load, load_released, save
-from vidhash_lab.codes import encode, pack, unpack
-from vidhash_lab.comparison import Comparison, compare
 from vidhash_lab.data import (
     DataError,
     FeatureSet,
     VideoDataset,
     export,
-    extract,
     open_dataset,
 )
-from vidhash_lab.metrics import Evaluation, TwinProbe, evaluate, twin_probe
 from vidhash_lab.models import (
     BTH,
     CHAIN,
@@ -24,10 +20,14 @@ from vidhash_lab.models import (
     MCMSHConfig,
     baselines,
 )
-from vidhash_lab.near_duplicates import near_duplicates
 from vidhash_lab.recipes import published_recipe
-from vidhash_lab.search import HammingIndex
+from vidhash_lab.retrieval.codes import encode, pack, unpack
+from vidhash_lab.retrieval.comparison import Comparison, compare
+from vidhash_lab.retrieval.metrics import Evaluation, TwinProbe, evaluate, twin_probe
+from vidhash_lab.retrieval.search import HammingIndex
 from vidhash_lab.training import NonFiniteLoss, StepDecay, fit
+from vidhash_lab.videos.extraction import extract
+from vidhash_lab.videos.near_duplicates import near_duplicates
 
 __all__ = [
     "BTH",

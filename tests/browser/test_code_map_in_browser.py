@@ -11,7 +11,7 @@ BUILD = Path(__file__).parents[2] / "build"
 CELLS = """
 import numpy as np
 from vidhash_lab import open_dataset
-from vidhash_lab.codes import encode
+from vidhash_lab.retrieval.codes import encode
 from vidhash_lab.models.baselines import ITQ
 from vidhash_lab.widgets import code_map
 

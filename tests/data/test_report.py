@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from vidhash_lab.data.published_sets import PUBLISHED_SETS
+from vidhash_lab.data.released.sets import PUBLISHED_SETS
 from vidhash_lab.data.report import report
 
 

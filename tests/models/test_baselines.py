@@ -6,9 +6,9 @@ import torch
 from sklearn.decomposition import PCA
 
 from vidhash_lab.checkpoints import load, save
-from vidhash_lab.codes import encode
 from vidhash_lab.data import FeatureSet
 from vidhash_lab.models.baselines import ITQ, LSH, PCAH
+from vidhash_lab.retrieval.codes import encode
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from papermill import inspect_notebook
 
-from vidhash_lab.runs import code_hash, run_notebook
+from vidhash_lab.runs.runs import code_hash, run_notebook
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

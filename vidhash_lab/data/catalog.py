@@ -8,10 +8,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from vidhash_lab.data import digit_stories
 from vidhash_lab.data.features import DataError, FeatureSet, VideoDataset
-from vidhash_lab.data.published_sets import PUBLISHED_SETS, open_published
-from vidhash_lab.data.views import open_or_build_views
+from vidhash_lab.data.released.sets import PUBLISHED_SETS, open_published
+from vidhash_lab.data.stories import digit_stories
+from vidhash_lab.data.stories.views import open_or_build_views
 
 OWN_FILES = ("train.h5", "database.h5", "query.h5")
 

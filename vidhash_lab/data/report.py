@@ -11,8 +11,8 @@ import numpy as np
 
 from vidhash_lab.data.catalog import OWN_FILES, open_dataset
 from vidhash_lab.data.features import FeatureSet, odd_videos
-from vidhash_lab.data.mat_files import read_mat_labels
-from vidhash_lab.data.published_sets import PUBLISHED_SETS, differences
+from vidhash_lab.data.released.mat_files import read_mat_labels
+from vidhash_lab.data.released.sets import PUBLISHED_SETS, differences
 
 
 class Report:

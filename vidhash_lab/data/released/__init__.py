@@ -1,0 +1,1 @@
+"""The published data sets, read and written in the files that their authors hand out."""

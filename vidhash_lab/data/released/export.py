@@ -1,0 +1,94 @@
+"""A data set in the files of a published one, for the authors' code and whoever reads those."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import h5py
+import numpy as np
+import scipy.io
+from tqdm.auto import tqdm
+
+from vidhash_lab.data.released.sets import PUBLISHED_SETS
+from vidhash_lab.data.rows import DataError, written_whole
+
+
+def export(dataset, folder, layout="fcvid"):
+    """Write a `VideoDataset` as the files of a published data set -> their paths.
+
+    Features are contiguous float32 `feats` (N, T, D), labels uint8 in `.mat` files of version 5.
+    Where the layout has several files of one set, the videos are shared out in order. Files come
+    under their final names when all are written. Features are read a batch at a time; thumbnails,
+    views and fine labels have no place in these layouts and are left out.
+
+    Args:
+        folder: made where there is none; files of the same names in it are replaced.
+        layout: one of `PUBLISHED_SETS`.
+
+    Raises `DataError` where the data set has no labels that the layout needs, where the layout has
+    one file for two sets and the data set two (FCVID: query and database; UCF101 and HMDB51:
+    database and training set), and where there are fewer videos than files.
+    """
+    if layout not in PUBLISHED_SETS:
+        raise ValueError(f"no layout {layout!r}, only {', '.join(PUBLISHED_SETS)}")
+    folder, parts = Path(folder), PUBLISHED_SETS[layout].parts
+    sources = {part: _one_source(dataset, layout, part, roles) for part, roles in parts.items()}
+    for part, source in sources.items():
+        _check_no_other_labels(folder, part, source)
+    videos = sum(len(source) for source in sources.values())
+    written = []
+    with ExitStack() as stack, tqdm(total=videos, unit="video", desc="export") as bar:
+        for part, source in sources.items():
+            shares = np.array_split(np.arange(len(source)), len(part.feats))
+            for file, share in zip(part.feats, shares):
+                _write_feats(stack.enter_context(written_whole(folder / file)), source, share, bar)
+                written.append(folder / file)
+            if source.labels is None:
+                continue
+            for file, share in zip(part.labels, shares):
+                labels = {part.key: source.labels[share].astype(np.uint8)}
+                temporary = stack.enter_context(written_whole(folder / file))
+                scipy.io.savemat(temporary, labels, appendmat=False, do_compression=True)
+                written.append(folder / file)
+    return written
+
+
+def _one_source(dataset, layout, part, roles):
+    """Find the feature set of a part, which must be the same in all roles that the part has."""
+    first, *others = roles
+    source = getattr(dataset, first)
+    if any(getattr(dataset, role) is not source for role in others):
+        raise DataError(
+            f"{dataset.name}: in the layout {layout!r} {' and '.join(roles)} are one file, "
+            f"{part.feats[0]}, but here they are sets of their own. 'activitynet' and 'yfcc' keep "
+            "all three apart."
+        )
+    if part.labels and part.labels_needed and source.labels is None:
+        raise DataError(
+            f"{source.paths[0]}: has no labels; the layout {layout!r} needs them for "
+            f"{part.labels[0]}."
+        )
+    if len(source) < len(part.feats):
+        raise DataError(
+            f"{source.paths[0]}: {len(source)} videos are too few for the {len(part.feats)} files "
+            f"that the layout {layout!r} has of them."
+        )
+    return source
+
+
+def _check_no_other_labels(folder, part, source):
+    there = [file for file in part.labels if (folder / file).exists()]
+    if source.labels is None and there:
+        raise DataError(
+            f"{folder / there[0]}: already there, but {source.paths[0]} has no labels to put in "
+            "its place. Remove it, or export to another folder."
+        )
+
+
+def _write_feats(path, source, share, bar, batch_size=256):
+    with h5py.File(path, "w") as file:
+        shape = len(share), source.num_frames, source.feature_dim
+        feats = file.create_dataset("feats", shape, "f4")
+        for start in range(0, len(share), batch_size):
+            indices = share[start : start + batch_size]
+            feats[start : start + len(indices)] = source.rows(indices).numpy()
+            bar.update(len(indices))

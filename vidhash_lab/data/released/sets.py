@@ -1,0 +1,226 @@
+"""The field's five published data sets, in the files that their authors hand out.
+
+Features are HDF5 files with `feats` (N, T, D), labels are `.mat` files beside them. Names, keys
+and counts are those that the released code of ConMH, MCMSH, BTH, S5VH and AutoSSVH reads and their
+logs print. This kit downloads nothing: fetch the files from where `offered` says.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vidhash_lab.data.features import FeatureSet, VideoDataset
+from vidhash_lab.data.released.mat_files import read_mat_labels
+from vidhash_lab.data.rows import DataError, Rows
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files of one set of videos: features, their count N, label files in the same order."""
+
+    feats: tuple[str, ...]
+    videos: int
+    labels: tuple[str, ...] = ()
+    key: str = "labels"
+    labels_needed: bool = True
+
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """A published data set. Where two of its sets are the same part, they open as one object."""
+
+    title: str
+    train: Part
+    database: Part
+    query: Part
+    num_frames: int  # T
+    feature_dim: int  # D
+    categories: int  # C
+    offered: str  # where the authors' repositories say the files are; not checked for being alive
+
+    @property
+    def parts(self):
+        """The parts without repetition, each with the roles it has: {part: ["database", …]}."""
+        parts = {}
+        for role in ("train", "database", "query"):
+            parts.setdefault(getattr(self, role), []).append(role)
+        return parts
+
+    @property
+    def files(self):
+        """The names of all files that the set needs."""
+        labels = [name for part in self.parts if part.labels_needed for name in part.labels]
+        return [name for part in self.parts for name in part.feats] + labels
+
+
+def _trained_on_database(short, train, query):
+    """Make the parts of a set whose training videos are its database."""
+    known, asked = (
+        Part((f"{short}_{split}_feats.h5",), videos, (f"{short}_{split}_labels.mat",))
+        for split, videos in (("train", train), ("test", query))
+    )
+    return {"train": known, "database": known, "query": asked}
+
+
+_FCVID_TEST = Part(("fcv_test_feats.h5",), 45_600, ("fcv_test_labels.mat",))
+
+PUBLISHED_SETS = {
+    "fcvid": PublishedSet(
+        "FCVID",
+        Part(("fcv_train_feats.h5",), 45_585, ("fcv_train_labels.mat",), labels_needed=False),
+        _FCVID_TEST,
+        _FCVID_TEST,  # every test video queries the whole test set, itself included
+        25,
+        4096,
+        239,
+        "https://pan.baidu.com/s/1v0qo4PtiZgFB9iLmj3sJIg?pwd=0000",
+    ),
+    "activitynet": PublishedSet(
+        "ActivityNet",
+        Part(("train_feats.h5",), 9_722),
+        Part(("test_feats.h5",), 3_758, ("re_label.mat",), "re_label"),
+        Part(("query_feats.h5",), 1_000, ("q_label.mat",), "q_label"),
+        30,
+        2048,
+        200,
+        "https://pan.baidu.com/s/1cDJ0-6T2-AOeLgp5rBihfA?pwd=0000 or "
+        "https://cloud.tsinghua.edu.cn/d/5406c5fede254b2dadf6/",
+    ),
+    "yfcc": PublishedSet(
+        "YFCC",
+        Part(tuple(f"yfcc_train_feats_{n}.h5" for n in range(1, 10)), 409_788),
+        Part(
+            ("yfcc_test_feats_1.h5", "yfcc_test_feats_2.h5"),
+            101_256,
+            ("yfcc_test_labels_1.mat", "yfcc_test_labels_2.mat"),
+        ),
+        Part(("query1000_feats.h5",), 1_000, ("query1000_labels.mat",)),
+        25,
+        4096,
+        80,
+        "https://pan.baidu.com/s/1jpqcRRFdiemGvlPpukxJ6Q?pwd=0000, labels also "
+        "https://cloud.tsinghua.edu.cn/d/056678341d2b46949cfd/",
+    ),
+    "ucf101": PublishedSet(
+        "UCF101",
+        **_trained_on_database("ucf", 9_537, 3_783),
+        num_frames=25,
+        feature_dim=4096,
+        categories=101,
+        offered="https://pan.baidu.com/s/1c2NMC0Y8R3zn4ionzKUP4g?pwd=0000",
+    ),
+    "hmdb51": PublishedSet(
+        "HMDB51",
+        **_trained_on_database("hmdb", 3_570, 1_530),
+        num_frames=25,
+        feature_dim=4096,
+        categories=51,
+        offered="https://pan.baidu.com/s/1su2STM7b2mg-jBfsN5iRIQ?pwd=0000",
+    ),
+}
+
+
+def open_published(name, root, in_memory=False, views=None):
+    """Open a published data set from the folder where its released files lie -> VideoDataset.
+
+    A count that is not the published one is a warning, so that a subset opens too; files that
+    contradict each other are not opened.
+
+    Args:
+        name: one of `PUBLISHED_SETS`.
+        root: the folder of the files, all of them directly in it.
+        in_memory: read the features whole.
+        views: HDF5 file or files of the training videos' augmented views (CHAIN's).
+
+    Raises FileNotFoundError, which lists what is missing and who offers it, and `DataError`.
+    """
+    published = PUBLISHED_SETS[name]
+    folder = _folder_of(published, name, root)
+    opened = {}
+    for part, roles in published.parts.items():
+        paths = [folder / file for file in part.feats]
+        labels = read_labels(part, folder, np.diff(Rows(paths, "feats", 3).starts))
+        part_views = views if "train" in roles else None
+        opened[part] = FeatureSet(paths, labels=labels, views=part_views, in_memory=in_memory)
+    _check_columns(opened)
+    odd = [line for part in opened for line in differences(published, part, opened[part])]
+    if odd:
+        warnings.warn(
+            f"{folder}: not the published {published.title}: {'; '.join(odd)}. Numbers of papers "
+            "were measured on the published set.",
+            stacklevel=3,
+        )
+    return VideoDataset(name, *(opened[part] for part in _roles(published)))
+
+
+def read_labels(part, folder, counts):
+    """Read the labels of a part's files, which hold `counts` videos -> (N, C) bool, or None."""
+    paths = [folder / file for file in part.labels]
+    if not paths or not (part.labels_needed or all(path.is_file() for path in paths)):
+        return None
+    read = [read_mat_labels(path, part.key, int(count)) for path, count in zip(paths, counts)]
+    for path, labels in zip(paths, read):
+        if labels.shape[1] != read[0].shape[1]:
+            raise DataError(
+                f"{path}: `{part.key}` has {labels.shape[1]} columns, but {paths[0]} has "
+                f"{read[0].shape[1]}; the same category must be the same column in both. One "
+                "upload of YFCC's had 81: its authors replaced it by one of 80."
+            )
+    return np.concatenate(read)
+
+
+def differences(published, part, feature_set):
+    """List in words where an opened part differs from the published counts."""
+    pairs = {
+        "videos": (len(feature_set), part.videos),
+        "frames a video (T)": (feature_set.num_frames, published.num_frames),
+        "features a frame (D)": (feature_set.feature_dim, published.feature_dim),
+    }
+    if feature_set.labels is not None:
+        pairs["categories (C)"] = (feature_set.labels.shape[1], published.categories)
+    names = part.feats[0] + (f" … {part.feats[-1]}" if len(part.feats) > 1 else "")
+    return [
+        f"{names}: {found} {what}, published are {wanted}"
+        for what, (found, wanted) in pairs.items()
+        if found != wanted
+    ]
+
+
+def _roles(published):
+    return published.train, published.database, published.query
+
+
+def _folder_of(published, name, root):
+    expected = f"{published.title} is {', '.join(published.files)}"
+    offer = f"Its authors offer it at {published.offered}"
+    if root is None:
+        raise FileNotFoundError(
+            f"{name!r} needs root=, the folder where its released files lie: {expected}. {offer}"
+        )
+    folder = Path(root)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected {expected}. {offer}")
+    missing = [file for file in published.files if not (folder / file).is_file()]
+    if missing:
+        found = sorted(path.name for path in folder.iterdir())
+        listed = found[:20] + [f"… {len(found)} in all"] * (len(found) > 20)
+        raise FileNotFoundError(
+            f"{folder}: {', '.join(missing)} missing; found {listed}; {expected}. {offer}"
+        )
+    return folder
+
+
+def _check_columns(opened):
+    """Raise unless the labels of all parts have the same number of columns."""
+    labelled = {part: s.labels.shape[1] for part, s in opened.items() if s.labels is not None}
+    (first, ours), *others = labelled.items()
+    for part, theirs in others:
+        if theirs != ours:
+            here, there = ((p.labels or p.feats)[0] for p in (part, first))
+            raise DataError(
+                f"{opened[part].paths[0].parent / here}: `{part.key}` has {theirs} columns, "
+                f"`{first.key}` of {there} has {ours}; the same category must be the same column "
+                "in both."
+            )

@@ -1,0 +1,1 @@
+"""The built-in data set: stories told in real handwriting, and the network that describes them."""

@@ -1,0 +1,89 @@
+"""Views of the digit stories: each training video several times, every time augmented anew.
+
+A frozen network sees pictures, so what augments pictures must come before it: a *view* is what the
+network says about one augmented rendering of a video. The method that learns from views (CHAIN)
+draws two of them a step. Only the training set has views: database and queries are encoded as
+they are. They lie beside its file, `views` (N, V, T, D) in float16, built when first asked for.
+"""
+
+import warnings
+from pathlib import Path
+
+import h5py
+import torch
+from tqdm.auto import tqdm
+
+from vidhash_lab.data import augmentation
+from vidhash_lab.data.rows import written_whole
+from vidhash_lab.data.stories.digit_stories import CHUNK, DigitStoriesConfig, seeded_generator
+from vidhash_lab.data.stories.network import FEATURE_DIM, digit_features, one_thread
+
+VIEWS_VERSION = 1  # raise it when views come out otherwise: older ones are then built again
+
+
+def open_or_build_views(config: DigitStoriesConfig, folder: Path, num_views: int) -> Path:
+    """Return the file of `num_views` views of each training video, built now if need be.
+
+    It lies in `folder`, the finished data set of this config. A damaged file is replaced, with a
+    warning; an interrupted build leaves nothing behind. Raises ValueError for no views at all.
+    """
+    if num_views < 1:
+        raise ValueError(f"views={num_views}: as many views of each video, 1 or more")
+    path = Path(folder) / f"train_views_{num_views}.h5"
+    if is_complete(path, config, num_views):
+        return path
+    if path.exists():
+        warnings.warn(f"the views in {path} are damaged or old: building them again", stacklevel=2)
+    with written_whole(path) as new:
+        build_views(config, path.with_name("train.h5"), new, num_views)
+    return path
+
+
+def is_complete(path: Path, config: DigitStoriesConfig, num_views: int) -> bool:
+    """Tell whether the file holds these views, whole, readable and of this version."""
+    try:
+        with h5py.File(path) as file:
+            views, version = file["views"], file.attrs["views_version"]
+            return version == VIEWS_VERSION and views.shape == _shape(config, num_views)
+    except (OSError, KeyError, RuntimeError):  # absent, cut short, damaged within
+        return False
+
+
+def _shape(config, num_views):
+    return config.train, num_views, config.num_frames, FEATURE_DIM
+
+
+@one_thread()
+def build_views(config: DigitStoriesConfig, source: Path, path: Path, num_views: int) -> None:
+    """Augment the thumbnails of `source` and describe them: writes the HDF5 file `path`.
+
+    View v is the same whatever their number: it has random numbers of its own.
+    """
+    generators = [seeded_generator(config, f"train view {view}") for view in range(num_views)]
+    with (
+        h5py.File(source) as videos,
+        h5py.File(path, "w") as file,
+        tqdm(total=config.train, desc=f"building {num_views} views", unit=" videos") as progress,
+    ):
+        file.attrs.update(_attributes(videos))
+        views = file.create_dataset("views", _shape(config, num_views), "float16")
+        for start in range(0, config.train, CHUNK):
+            rows = slice(start, min(start + CHUNK, config.train))
+            clips = torch.from_numpy(videos["thumbnails"][rows])[:, :, None] / 255
+            for view, generator in enumerate(generators):
+                frames = augmentation.augment_clips(clips, generator)[:, :, 0]
+                views[rows, view] = digit_features(frames).half()
+            progress.update(len(clips))
+
+
+def _attributes(videos):
+    """Say how the views were made."""
+    return {
+        "views_version": VIEWS_VERSION,
+        "config": videos.attrs["config"],
+        "backbone": videos.attrs["backbone"],
+        "augmentation": (
+            f"one draw per view: crop of {augmentation.CROP_AREA} of the area, stretched by "
+            f"{augmentation.CROP_RATIO}, brightness times {augmentation.BRIGHTNESS}"
+        ),
+    }

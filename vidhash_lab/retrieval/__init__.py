@@ -1,0 +1,1 @@
+"""From codes to judgement: packed codes, Hamming distances, search, metrics, comparison."""

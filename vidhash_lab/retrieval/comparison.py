@@ -1,0 +1,82 @@
+"""Is A better than B? A paired bootstrap over queries, after averaging over seeds.
+
+One seed is an anecdote, and so is one draw of queries: a difference in mAP means something when it
+is larger than what other queries from the same source would make of it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vidhash_lab.retrieval.hamming import row_blocks
+from vidhash_lab.retrieval.metrics import Evaluation
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean average precision at k of two sides, a and b, over the same queries.
+
+    `difference` is a - b, `interval` its 95% bootstrap interval over queries, `p_value` two-sided.
+    `mean`, `deviation` and `seeds` are pairs (a, b): the mean and standard deviation over that
+    many seeds (NaN for one). Queries are drawn again, seeds are not.
+    """
+
+    k: int
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    mean: tuple[float, float]
+    deviation: tuple[float, float]
+    seeds: tuple[int, int]
+
+    def __str__(self):
+        low, high = self.interval
+        return (
+            f"difference in mAP@{self.k} {self.difference:+.3f} "
+            f"(95% interval {low:+.3f} to {high:+.3f}, p {self.p_value:.4f})"
+        )
+
+
+def compare(evaluation_a, evaluation_b, k=20, *, resamples=10_000, seed=0):
+    """Ask whether a is better than b at k by a paired bootstrap over queries -> Comparison.
+
+    Each side is an Evaluation or a sequence of them (seeds), whose average precision is averaged
+    query by query first. ValueError unless all have the same queries and protocol; only the bits
+    may differ, for 32 against 64 bits is a fair question.
+    """
+    sides = [[s] if isinstance(s, Evaluation) else list(s) for s in (evaluation_a, evaluation_b)]
+    _check_comparable(sides, k)
+    scores = [np.array([run.average_precision[k] for run in side]) for side in sides]
+    difference = scores[0].mean(axis=0) - scores[1].mean(axis=0)  # (Q,)
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for rows in row_blocks(resamples, 8 * len(difference)):
+        drawn = generator.integers(len(difference), size=(len(means[rows]), len(difference)))
+        means[rows] = difference[drawn].mean(axis=1)
+    # The draw that was observed counts as one of the resamples, so that p is never 0.
+    tail = (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + resamples)
+    runs = [side.mean(axis=1) for side in scores]  # (seeds,) each
+    return Comparison(
+        k=k,
+        difference=float(difference.mean()),
+        interval=tuple(np.quantile(means, [0.025, 0.975]).tolist()),
+        p_value=float(min(1.0, 2 * tail)),
+        mean=tuple(float(run.mean()) for run in runs),
+        deviation=tuple(float(run.std(ddof=1)) if len(run) > 1 else np.nan for run in runs),
+        seeds=tuple(len(run) for run in runs),
+    )
+
+
+def _check_comparable(sides, k):
+    """ValueError unless all evaluations of both sides share queries and protocol and hold k."""
+    runs = [run for side in sides for run in side]
+    if not all(sides):
+        raise ValueError("compare needs at least one evaluation on each side")
+    for run in runs:
+        if k not in run.average_precision:
+            raise ValueError(f"k={k} was not evaluated, only {sorted(run.average_precision)}")
+        same = ("database_size", "ties", "denominator", "exclude_self")
+        if any(getattr(run, name) != getattr(runs[0], name) for name in same):
+            raise ValueError(f"protocols differ: {run.protocol} against {runs[0].protocol}")
+        if not np.array_equal(run.relevant, runs[0].relevant):
+            raise ValueError("queries differ: they have other numbers of relevant items")

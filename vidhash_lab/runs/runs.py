@@ -1,0 +1,232 @@
+"""Runs of notebooks: parameters in, an executed notebook, `metrics.json` and HTML out.
+
+    python -m vidhash_lab.runs notebooks/02_masking_ratio.ipynb --folder build/run -p epochs 30
+    python -m vidhash_lab.runs notebooks/*.ipynb --refresh
+
+The first executes a copy; the second executes notebooks in full and writes them back cleaned,
+with their figures, as they are committed. `vidhash_lab.runs.sweeps` runs a notebook over a grid.
+
+papermill, nbformat and nbconvert are imported where a notebook is run: one that records a number
+from within needs none of them, and would wait a second and a half for them.
+"""
+
+import argparse
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+from IPython.display import display
+from PIL import Image
+
+from vidhash_lab.data import written_whole
+
+METRICS_TYPE = "application/vnd.vidhash-lab.metrics+json"
+WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
+FIGURES_VARIABLE = "VIDHASH_LAB_FIGURES"  # set by a refresh alone: only full runs write figures
+FOLDER_VARIABLE = "VIDHASH_LAB_RUN"  # where the notebook that runs may leave files
+
+
+def run_notebook(notebook, folder, parameters=None, *, progress_bar=True):
+    """Execute a copy of `notebook` in `folder` -> path of the executed copy.
+
+    Beside it, `metrics.json` holds what the notebook recorded, the parameters and the seconds.
+    Paths among the parameters are relative to where the call is made, not to the notebook.
+
+    Raises ValueError for a parameter that the notebook does not have or that is no plain JSON
+    value, before anything runs.
+    """
+    import papermill
+
+    notebook, folder, parameters = Path(notebook), Path(folder), parameters or {}
+    check_parameters(notebook, parameters)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").unlink(missing_ok=True)  # a run that fails must not show old ones
+    output, started = folder / notebook.name, time.perf_counter()
+    with environment({FOLDER_VARIABLE: str(folder.resolve())}):
+        executed = papermill.execute_notebook(
+            str(notebook),
+            str(output),
+            parameters,
+            kernel_name="python3",
+            progress_bar=progress_bar,
+            store_widget_state=False,
+            record_timing=False,
+        )
+    run = {"notebook": notebook.name, "code": code_hash(executed), "parameters": parameters}
+    run |= {"metrics": recorded_metrics(executed), "seconds": time.perf_counter() - started}
+    _write_text(folder / "metrics.json", json.dumps(run, indent=1))
+    return output
+
+
+def check_parameters(notebook, parameters):
+    """Refuse names that the notebook does not have and values that JSON would change."""
+    import papermill
+
+    known = papermill.inspect_notebook(str(notebook))
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise ValueError(f"{notebook}: no parameter {unknown}; it has {sorted(known)}.")
+    for name, value in parameters.items():
+        try:
+            same = json.loads(json.dumps(value)) == value
+        except TypeError:
+            same = False
+        if not same:
+            raise ValueError(
+                f"{notebook}: parameter {name} = {value!r} is no plain JSON value (a number, "
+                "string, list, dict, true, false, null). Turn arrays and tuples into lists, "
+                "numpy scalars into numbers, paths into strings."
+            )
+
+
+def record_metrics(**metrics):
+    """Show numbers at the end of a notebook so that `run_notebook` finds them."""
+    text = "\n".join(
+        f"{name} = {value:.3f}" if isinstance(value, float) else f"{name} = {value}"
+        for name, value in metrics.items()
+    )
+    display({METRICS_TYPE: metrics, "text/plain": text}, raw=True)
+
+
+def recorded_metrics(notebook):
+    """Collect what the cells of an executed notebook recorded -> dict."""
+    found = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            found |= output.get("data", {}).get(METRICS_TYPE, {})
+    return found
+
+
+def save_figure(figure, name):
+    """Write `figure` to the folder of figures as `name`.png, in a full run alone -> the figure."""
+    folder = os.environ.get(FIGURES_VARIABLE)
+    if folder:
+        figure.savefig(Path(folder) / f"{name}.png", bbox_inches="tight", dpi=100)
+    return figure
+
+
+def save_arrays(name, **arrays):
+    """Write arrays beside the run's `metrics.json` as `name`.npz; outside a run, do nothing."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder:
+        with written_whole(Path(folder) / f"{name}.npz") as temporary:
+            with open(temporary, "wb") as file:  # given a name, numpy would add an ending to it
+                np.savez(file, **arrays)
+
+
+def median_milliseconds(function, *arguments, rounds=30):
+    """Time a call: median of some rounds after two to warm up -> milliseconds."""
+    seconds = []
+    for _ in range(rounds + 2):
+        started = time.perf_counter()
+        function(*arguments)
+        seconds.append(time.perf_counter() - started)
+    return 1000 * statistics.median(seconds[2:])
+
+
+@contextlib.contextmanager
+def environment(changes):
+    """Set environment variables for what starts meanwhile, then put all back as it was."""
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def code_hash(notebook):
+    """Hash the code cells of a notebook: what a committed run must have been made from."""
+    code = [
+        cell.source
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
+
+
+def clean(notebook):
+    """Strip what a reader does not see: timings, progress bars, widgets without their state.
+
+    Pictures keep 256 colours, which makes the file a third as large.
+    """
+    for place in (notebook, *notebook.cells):
+        for key in ("papermill", "widgets", "execution"):
+            place.metadata.pop(key, None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if output.get("name") != "stderr" and WIDGET_TYPE not in output.get("data", {})
+            ]
+            for data in (output.get("data", {}) for output in cell.outputs):
+                if "image/png" in data:
+                    data["image/png"] = _in_256_colours(data["image/png"])
+    return notebook
+
+
+def _in_256_colours(png):
+    """Encode a base64 PNG anew; a picture that has no more colours comes back as it was."""
+    image = Image.open(io.BytesIO(base64.b64decode(png)))
+    if image.mode == "P":
+        return png
+    # Maximum coverage keeps the colour of a thin line, which the median cut would lose.
+    few = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(encoded := io.BytesIO(), "png", optimize=True)
+    return base64.b64encode(encoded.getvalue()).decode()
+
+
+def refresh(notebook, figures):
+    """Execute a notebook in full and write it back cleaned, with figures and its code's hash."""
+    import nbformat
+
+    with environment({FIGURES_VARIABLE: str(Path(figures).resolve())}):
+        output = run_notebook(notebook, Path("build") / "refresh" / Path(notebook).stem)
+    executed = clean(nbformat.read(output, as_version=4))
+    executed.metadata["vidhash_lab"] = {"code_hash": code_hash(executed)}
+    _write_text(notebook, nbformat.writes(executed) + "\n")
+
+
+def write_html(notebook):
+    """Convert an executed notebook to HTML beside it, cleaned as it would be committed -> path."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    path = Path(notebook).with_suffix(".html")
+    html, _ = HTMLExporter().from_notebook_node(clean(nbformat.read(notebook, as_version=4)))
+    _write_text(path, html)
+    return path
+
+
+def main(arguments=None):
+    """Run notebooks from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path("build/runs"))
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument("--refresh", action="store_true", help="write back cleaned, with figures")
+    options = parser.parse_args(arguments)
+    parameters = {name: yaml.safe_load(value) for name, value in options.p}
+    if options.refresh and parameters:
+        parser.error("--refresh runs notebooks as they are committed: without parameters")
+    for notebook in options.notebooks:
+        if options.refresh:
+            refresh(notebook, Path("figures"))
+        else:
+            print(write_html(run_notebook(notebook, options.folder / notebook.stem, parameters)))
+
+
+def _write_text(path, text):
+    with written_whole(path) as temporary:
+        temporary.write_text(text)

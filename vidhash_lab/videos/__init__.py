@@ -1,0 +1,1 @@
+"""From video files to features: decoding, backbones, extraction; copies of films."""

@@ -1,0 +1,35 @@
+"""Extract a folder of videos from the command line; `vidhash_lab.videos.extraction` does the work.
+
+    python -m vidhash_lab.videos FOLDER OUT.h5 --backbone torchvision:resnet50 --labels folders
+
+Stop it when you like and start it again: it goes on where it was.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from vidhash_lab.data.rows import DataError
+from vidhash_lab.videos.extraction import extract
+
+
+def main(arguments=None):
+    """Extract a folder from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--num-frames", type=int, default=25)
+    parser.add_argument("--backbone", default="torchvision:resnet50")
+    parser.add_argument("--labels", help="'folders', or a CSV file with columns video and label")
+    parser.add_argument("--thumbnails", type=int, default=64)
+    parser.add_argument("--views", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = vars(parser.parse_args(arguments))
+    try:
+        print(extract(**options))
+    except (DataError, FileNotFoundError) as error:
+        parser.exit(1, f"{error}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

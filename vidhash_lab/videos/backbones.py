@@ -1,0 +1,229 @@
+"""Backbones: networks that describe a frame by D numbers, opened by one name or path.
+
+    "digits"                  the network that comes with the package, 32 x 32 grey
+    "torchvision:resnet50"    a model of torchvision with its default weights
+    "timm:resnet50"           a model of timm with its pretrained weights
+    a folder                  a transformers vision model: config.json, model.safetensors
+    a .pt or .ts file         TorchScript: frames in [0, 1] -> features
+    a .onnx file              ONNX: frames in [0, 1] -> features
+    any callable              frames in [0, 1] -> features
+
+What is trusted: TorchScript runs the code in its file, in torch's own interpreter, which cannot
+unpickle, yet is no sandbox that was built against attackers; open such files from people you
+trust. ONNX files and safetensors folders hold no code, callables are your own.
+
+N frames, C channels (1 or 3), S pixels a side, D features.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import lightning_fabric
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vidhash_lab.data.rows import DataError
+from vidhash_lab.data.stories.network import FRAME_SIZE, digit_features
+
+FRAMES_AT_ONCE = 128
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A function of frames and what it needs to see.
+
+    `describe` takes floats (N, C, S, S) in [0, 1] on `device` and returns (N, D), or (N, D, 1, 1);
+    `kept` is the share of a picture's shorter side that is shown to it.
+    """
+
+    describe: Callable[[Tensor], Tensor]
+    name: str
+    frame_size: int = 224
+    kept: float = 1.0
+    grey: bool = False
+    device: torch.device | str = "cpu"
+
+    @torch.inference_mode()
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Describe frames (N, S, S, C) uint8 -> (N, D) float32. `DataError` for odd results."""
+        parts = []
+        for part in torch.from_numpy(frames).split(FRAMES_AT_ONCE):
+            part = part.to(self.device).permute(0, 3, 1, 2).float().div_(255)
+            found = torch.as_tensor(self.describe(part))
+            if found.ndim < 2 or found.flatten(1).shape != (len(part), found.shape[1]):
+                raise DataError(
+                    f"backbone {self.name}: gave {tuple(found.shape)} for {len(part)} frames; "
+                    "expected (N, D), one row of features for each."
+                )
+            parts.append(found.flatten(1).float().cpu())
+        return torch.cat(parts).numpy()
+
+
+def open_backbone(which, device: str = "auto") -> Backbone:
+    """Open a backbone by name, by path, or around a callable; see above. A `Backbone` stays.
+
+    Networks run on `device`, "auto" for the best there is. Raises `DataError` where a library or
+    weights are missing and says what to install or to fetch; nothing else is ever downloaded than
+    the pretrained weights of the library that was asked for by name.
+    """
+    if isinstance(which, Backbone):
+        return which
+    if callable(which):
+        return Backbone(which, getattr(which, "__qualname__", type(which).__name__))
+    if which == "digits":
+        return Backbone(_digits, "vidhash_lab.data.stories.network", FRAME_SIZE, grey=True)
+    device = lightning_fabric.Fabric(accelerator=device, devices=1).device
+    library, _, model = str(which).partition(":")
+    if library in ("torchvision", "timm") and model:
+        return {"torchvision": _torchvision, "timm": _timm}[library](model, device)
+    path = Path(which)
+    if not path.exists():
+        raise DataError(
+            f"backbone {str(which)!r}: no such file or folder, and no name; names are 'digits', "
+            "'torchvision:MODEL' and 'timm:MODEL'."
+        )
+    if path.is_dir():
+        return _transformers(path, device)
+    if path.suffix == ".onnx":
+        return _onnx(path)
+    if path.suffix in TORCHSCRIPT:
+        return _torchscript(path, device)
+    raise DataError(f"{path}: a backbone file ends in .onnx, {', '.join(TORCHSCRIPT)}.")
+
+
+def _digits(frames):
+    return digit_features(frames.transpose(0, 1).cpu())[0]
+
+
+def _library(name, package=None):
+    """Import an optional library, or say how to get it."""
+    try:
+        return import_module(name)
+    except Exception as error:  # an installation that does not fit torch fails in many ways
+        raise DataError(
+            f"backbone: {name} cannot be imported ({type(error).__name__}: {error}). "
+            f"Install it: pip install {package or name}"
+        ) from error
+
+
+def _weights(make, which):
+    """Build a network whose weights may have to be downloaded, or say that they could not be."""
+    try:
+        return make()
+    except (OSError, RuntimeError, ValueError) as error:  # URLError and its kin are OSErrors
+        raise DataError(
+            f"backbone {which}: its weights are not on this machine and could not be downloaded, "
+            f"or do not fit ({type(error).__name__}: {error}). Fetch them where there is a "
+            "network and copy the library's cache folder, or give a local file or folder."
+        ) from error
+
+
+def _network(network, name, device, size, kept=1.0, mean=IMAGENET_MEAN, std=IMAGENET_STD):
+    """Wrap a module that wants normalised frames."""
+    network = network.eval().requires_grad_(False).to(device)
+    mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (mean, std))
+    return Backbone(lambda x: network((x - mean) / std), name, size, kept, device=device)
+
+
+def _torchvision(model, device):
+    models = _library("torchvision").models
+    if model not in models.list_models(module=models):
+        raise DataError(f"backbone torchvision:{model}: torchvision has no such model.")
+    weights = models.get_model_weights(model).DEFAULT
+    name = f"torchvision:{model} {weights}"
+    network = _weights(lambda: models.get_model(model, weights=weights), name)
+    _cut_last_layer(network)
+    look = weights.transforms()
+    size, whole = look.crop_size[0], look.resize_size[0]
+    return _network(network, name, device, size, size / whole, look.mean, look.std)
+
+
+def _cut_last_layer(network):
+    """Take off the last linear layer, the one that tells categories apart."""
+    last = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
+    parent, _, child = last.rpartition(".")
+    setattr(network.get_submodule(parent), child, nn.Identity())
+
+
+def _timm(model, device):
+    timm = _library("timm")
+    if not timm.is_model(model):
+        raise DataError(f"backbone timm:{model}: timm has no such model.")
+    make = lambda: timm.create_model(model, pretrained=True, num_classes=0)  # noqa: E731
+    network = _weights(make, f"timm:{model}")
+    look = timm.data.resolve_data_config({}, model=network)
+    name, size = f"timm:{model}", look["input_size"][-1]
+    return _network(network, name, device, size, look["crop_pct"], look["mean"], look["std"])
+
+
+def _transformers(folder, device):
+    config = folder / "config.json"
+    if not config.is_file():
+        raise DataError(f"{folder}: no config.json; a transformers model has one.")
+    transformers = _library("transformers")
+
+    def load():
+        return transformers.AutoModel.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+
+    model = _weights(load, folder)
+    look = folder / "preprocessor_config.json"
+    look = json.loads(look.read_text()) if look.is_file() else {}
+    size = getattr(model.config, "image_size", None) or 224
+    mean, std = look.get("image_mean", IMAGENET_MEAN), look.get("image_std", IMAGENET_STD)
+    name = f"transformers:{folder.name} {_digest(config)}"
+    return _network(_Pooled(model), name, device, size, mean=mean, std=std)
+
+
+class _Pooled(nn.Module):
+    """The pooled output of a transformers model, or the mean of its tokens where it has none."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, frames):
+        found = self.model(pixel_values=frames)
+        pooled = getattr(found, "pooler_output", None)
+        return found.last_hidden_state.mean(1) if pooled is None else pooled
+
+
+def _torchscript(path, device):
+    try:
+        network = torch.jit.load(path, map_location=device).eval()
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise DataError(
+            f"{path}: no TorchScript file ({first}). Write one with torch.jit.script or "
+            "torch.jit.trace and its save; weights alone are not enough."
+        ) from error
+    return Backbone(network, f"{path.name} {_digest(path)}", device=device)
+
+
+def _onnx(path):
+    onnxruntime = _library("onnxruntime")
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no class of their own
+        raise DataError(f"{path}: no ONNX network ({error}).") from error
+    entry = session.get_inputs()[0]
+    size = entry.shape[-1] if isinstance(entry.shape[-1], int) else 224
+
+    def describe(frames):
+        return torch.from_numpy(session.run(None, {entry.name: frames.numpy()})[0])
+
+    grey = entry.shape[1] == 1
+    return Backbone(describe, f"{path.name} {_digest(path)}", size, grey=grey)
+
+
+def _digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

@@ -1,0 +1,240 @@
+"""A folder of videos becomes a feature file: decoded, described by a backbone, written in parts.
+
+Threads decode file after file while the backbone describes what is decoded already. A run may be
+stopped at any moment and started again: it goes on where it was. A file that is no usable video is
+skipped, and the report says why.
+
+T frames a video, S pixels a side, C channels, D features, V views, N videos.
+"""
+
+import hashlib
+import os
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from vidhash_lab.data.augmentation import augment_clips
+from vidhash_lab.data.rows import DataError
+from vidhash_lab.videos.backbones import FRAMES_AT_ONCE, open_backbone
+from vidhash_lab.videos.decoding import read_clip
+from vidhash_lab.videos.labels import read_labels
+from vidhash_lab.videos.parts import Parts, Row, VideoFile, locked
+from vidhash_lab.videos.pictures import BrokenVideo, Shape, shrink
+
+ENDINGS = frozenset(
+    ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv"
+    .split()
+)  # fmt: skip
+SAVE_SECONDS, SAVE_VIDEOS = 10, 256  # a part is written after either
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the folder: the file, how many videos it holds, the others with reasons."""
+
+    path: Path
+    videos: int
+    skipped: dict[str, str]
+
+    def __str__(self):
+        lines = [f"{self.path}: {self.videos} videos, {len(self.skipped)} files skipped"]
+        return "\n".join(lines + [f"  {video}: {why}" for video, why in self.skipped.items()])
+
+
+def extract(
+    folder,
+    out,
+    num_frames=25,
+    backbone="torchvision:resnet50",
+    labels=None,
+    *,
+    thumbnails=64,
+    views=0,
+    seed=0,
+    device="auto",
+) -> Report:
+    """Describe every video below `folder` by T frames of D features: writes the HDF5 file `out`.
+
+    It holds `feats` (N, T, D) float16, `thumbnails` uint8, `frame_times` (N, T) and `seconds` (N,),
+    `video_ids` (paths within the folder, sorted), `labels`, `views`, and what was skipped and why;
+    `open_dataset(out)` opens it. Run again, it looks only at files that are new or changed, and
+    leaves out those that are gone.
+
+    Args:
+        num_frames: T, the middles of T equal stretches of the video's time.
+        backbone: see `vidhash_lab.videos.backbones`, or a `Backbone`.
+        labels: "folders", a CSV file with columns `video` and `label`, or None.
+        thumbnails: pixels a side of the stored pictures, at most what the backbone sees.
+        views: V augmented renderings of each video, for CHAIN.
+        seed: of the views.
+
+    Raises `DataError` and FileNotFoundError for what concerns the whole run, before it begins, or
+    when no file of the folder is a video.
+    """
+    folder, out = Path(folder), Path(out)
+    files = list_videos(folder)
+    label_rows, names = (None, None)
+    if labels is not None:
+        label_rows, names = read_labels(labels, [file.id for file in files])
+    backbone = open_backbone(backbone, device)
+    side = min(thumbnails, backbone.frame_size)
+    settings = {
+        "backbone": backbone.name,
+        "frame_size": backbone.frame_size,
+        "kept": backbone.kept,
+        "grey": backbone.grey,
+        "num_frames": num_frames,
+        "thumbnails": side,
+        "views": views,
+        "seed": seed if views else None,
+    }
+    with locked(out):
+        parts = Parts(out, settings)
+        _read_missing(files, parts, backbone, settings)
+        places = parts.finished()
+        skipped = {f.id: places[f.id].reason for f in files if places[f.id].row < 0}
+        if len(skipped) == len(files):
+            parts.remove()
+            raise DataError(f"{folder}: no video of two frames or more. {_first(skipped)}")
+        parts.assemble(files, _attributes(settings, names), label_rows)
+    return Report(out, len(files) - len(skipped), skipped)
+
+
+def list_videos(folder: Path) -> list[VideoFile]:
+    """List the video files below a folder, by their endings, sorted; hidden ones are left out."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of videos.")
+    files = []
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if path.suffix.lower() in ENDINGS and not hidden and path.is_file():
+            # Names that are no UTF-8 are written with escapes.
+            id = inside.as_posix().encode("utf-8", "backslashreplace").decode()
+            about = path.stat()
+            files.append(VideoFile(id, path, about.st_size, about.st_mtime_ns))
+    if not files:
+        raise DataError(f"{folder}: no file ends in {', '.join(sorted(ENDINGS))}.")
+    return sorted(files, key=lambda file: file.id)
+
+
+def _first(skipped):
+    return "First: " + "; ".join(f"{id}: {why}" for id, why in list(skipped.items())[:3])
+
+
+def _attributes(settings, names):
+    attributes = {
+        "backbone": settings["backbone"],
+        "frames": (
+            f"{settings['num_frames']} frames, the middles of equal stretches of the shown time; "
+            f"{settings['kept']:.0%} of the shorter side, centred, at {settings['frame_size']} x "
+            f"{settings['frame_size']} {'grey' if settings['grey'] else 'RGB'} pixels"
+        ),
+    }
+    return attributes | ({"category_names": names} if names else {})
+
+
+# ---- the way of a video -----------------------------------------------------------------------
+
+
+def _read_missing(files, parts, backbone, settings):
+    """Extract the files that have no row yet, and save it in parts as it goes."""
+    places = parts.finished()
+
+    def is_done(file):
+        place = places.get(file.id)
+        return place is not None and (place.size, place.modified) == (file.size, file.modified)
+
+    missing = [file for file in files if not is_done(file)]
+    shape = Shape(backbone.frame_size, backbone.kept, backbone.grey)
+    rows, saved = [], time.monotonic()
+    progress = tqdm(
+        total=len(files), initial=len(files) - len(missing), desc="videos", unit=" videos"
+    )
+    clips = _in_threads(lambda file: _read(file, shape, settings), missing)
+    try:
+        with progress:
+            for described in _describe(clips, backbone, settings):
+                rows += described
+                progress.update(len(described))
+                if len(rows) >= SAVE_VIDEOS or time.monotonic() - saved > SAVE_SECONDS:
+                    parts.add(rows)
+                    rows, saved = [], time.monotonic()
+    finally:  # an interrupt loses nothing that is described
+        if rows:
+            parts.add(rows)
+
+
+def _in_threads(function, items):
+    """Yield function(item) in order, computed by as many threads as there are cores, ahead."""
+    workers = os.cpu_count() or 1
+    items = iter(items)
+    pool = ThreadPoolExecutor(workers, "decoding")
+    try:
+        ahead = deque(pool.submit(function, item) for item in islice(items, 4 * workers))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(pool.submit(function, item) for item in islice(items, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(file, shape, settings):
+    """Read a file -> (file, clip, thumbnails), or a row that says why not."""
+    try:
+        clip = read_clip(file.path, settings["num_frames"], shape)
+        return file, clip, shrink(clip.frames, settings["thumbnails"])
+    except BrokenVideo as error:
+        return Row(file, reason=str(error))
+    except Exception as error:  # foreign files: whatever one of them does, the others go on
+        return Row(file, reason=f"{type(error).__name__}: {error}")
+
+
+def _describe(clips, backbone, settings):
+    """Describe clips as they come, several at once -> lists of rows."""
+    waiting = []
+    for clip in clips:
+        if isinstance(clip, Row):
+            yield [clip]
+            continue
+        waiting.append(clip)
+        if len(waiting) * settings["num_frames"] >= FRAMES_AT_ONCE:
+            yield _rows(waiting, backbone, settings)
+            waiting = []
+    if waiting:
+        yield _rows(waiting, backbone, settings)
+
+
+def _rows(clips, backbone, settings):
+    features = backbone(np.concatenate([clip.frames for _, clip, _ in clips]))
+    features = features.reshape(len(clips), settings["num_frames"], -1)
+    rows = []
+    for (file, clip, thumbnails), feats in zip(clips, features):
+        with np.errstate(over="ignore"):  # what is too large is told below
+            arrays = {"feats": feats.astype(np.float16), "thumbnails": thumbnails}
+        arrays |= {"frame_times": clip.times, "seconds": np.float32(clip.seconds)}
+        if settings["views"]:
+            arrays["views"] = _views(file, clip.frames, backbone, settings)
+        finite = all(np.isfinite(arrays[key]).all() for key in ("feats", "views") if key in arrays)
+        why = "its features are not finite, or too large for float16"
+        rows.append(Row(file, arrays) if finite else Row(file, reason=why))
+    return rows
+
+
+def _views(file, frames, backbone, settings):
+    """Augment a clip V times and describe it -> (V, T, D); the draws depend on its name alone."""
+    clip = torch.from_numpy(frames).permute(0, 3, 1, 2)[None] / 255  # (1, T, C, S, S)
+    views = []
+    for view in range(settings["views"]):
+        digest = hashlib.sha256(f"{settings['seed']} {file.id} {view}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
+        augmented = augment_clips(clip, generator)[0].mul(255).round().byte()
+        views.append(backbone(augmented.permute(0, 2, 3, 1).contiguous().numpy()))
+    return np.stack(views).astype(np.float16)

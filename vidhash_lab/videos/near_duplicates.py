@@ -1,0 +1,97 @@
+"""Near-duplicates: what a copy of a video costs in bits, beside what another video does.
+
+Copies are made for real: re-encoded, resized, cropped, with a bar, faster, slower, cut, as files;
+then they take the same way as any file, through decoder, backbone and model.
+
+V videos, K bits.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vidhash_lab.data import DataError
+from vidhash_lab.data.features import FeatureSet
+from vidhash_lab.retrieval.codes import encode
+from vidhash_lab.videos.extraction import extract
+from vidhash_lab.videos.pictures import BrokenVideo
+from vidhash_lab.videos.writing import VARIANTS, write_variants
+
+
+@dataclass(frozen=True, eq=False)
+class NearDuplicates:
+    """Hamming distances (V,) of each kind of copy to its original, {how: distances}.
+
+    `unrelated` (V (V - 1) / 2,) are those between different originals. `found` says which share of
+    the copies is nearer to its own original than to any other. `features` is the file of all:
+    rows of one original after the other, each followed by its copies in the order of `distances`.
+    """
+
+    bits: int
+    distances: dict[str, np.ndarray]
+    unrelated: np.ndarray
+    found: dict[str, float]
+    features: Path
+
+    def __str__(self):
+        head = f"{'Hamming distance':26s}{'median':>7s}{'least':>7s}{'most':>7s}{'found':>7s}"
+        rows = [self._row(how, values) for how, values in self.distances.items()]
+        last = self._row("another video", self.unrelated)
+        return "\n".join([head, *rows, last, f"of {self.bits} bits, {self._count()} videos"])
+
+    def _row(self, how, values):
+        found = f"{self.found[how]:7.0%}" if how in self.found else ""
+        return f"{how:26s}{np.median(values):7.0f}{values.min():7d}{values.max():7d}{found}"
+
+    def _count(self):
+        return len(next(iter(self.distances.values())))
+
+
+def near_duplicates(model, videos, backbone, folder) -> NearDuplicates:
+    """Make copies of some short video files, hash all of them, compare each with its original.
+
+    Args:
+        model: a fitted model; the frames a video are its own.
+        videos: paths, two or more; a few dozen tell enough, each is decoded and encoded eight
+            times.
+        backbone: what the model was trained on, see `vidhash_lab.videos.backbones`.
+        folder: an empty or new folder for the copies and for `features.h5`.
+
+    Raises ValueError for fewer videos or a folder in use, `DataError` for a video that is broken.
+    """
+    folder, videos = Path(folder), [Path(video) for video in videos]
+    if len(videos) < 2 or (folder.exists() and any(folder.iterdir())):
+        raise ValueError(f"needs two videos or more ({len(videos)}) and an empty folder ({folder})")
+    for number, video in enumerate(videos):
+        place = folder / "films" / f"{number:05d}"
+        place.mkdir(parents=True)
+        shutil.copy(video, place / f"0{video.suffix}")
+        try:
+            copies = write_variants(video, place)
+        except BrokenVideo as error:
+            raise DataError(f"{video}: {error}") from error
+        for copy, path in enumerate(copies.values(), 1):
+            path.rename(place / f"{copy}.mp4")
+    features = folder / "features.h5"
+    report = extract(folder / "films", features, model.config.num_frames, backbone)
+    if report.skipped:
+        raise ValueError(f"not every video can be used: {report}")
+    codes = encode(model, FeatureSet(features))
+    return _compare(codes.reshape(len(videos), 1 + len(VARIANTS), -1), features)
+
+
+def _compare(codes, features):
+    """Compare codes (V, 1 + copies, K/8), the originals first."""
+    originals = codes[:, 0]
+    V = len(originals)
+    distances, found = {}, {}
+    for copy, how in enumerate(VARIANTS, 1):
+        every = np.bitwise_count(codes[:, None, copy] ^ originals).sum(2, dtype=int)  # (V, V)
+        own = every.diagonal().copy()
+        others = np.where(np.eye(V, dtype=bool), every.max() + 1, every).min(1)
+        distances[how], found[how] = own, float((own < others).mean())
+    between = np.bitwise_count(originals[:, None] ^ originals).sum(2, dtype=int)
+    unrelated = between[np.triu_indices(V, 1)]
+    return NearDuplicates(8 * codes.shape[2], distances, unrelated, found, features)

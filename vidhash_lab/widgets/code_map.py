@@ -1,0 +1,222 @@
+"""The code map: all videos of a set as points in the browser, to hover over, to click, to colour.
+
+Points, codes and film strips are sent to the browser once, as bytes: hovering and colouring never
+wait for the kernel. Choosing a query asks the kernel, which searches its nearest codes. The map is
+blank on GitHub and in HTML, so notebooks show a static picture first.
+"""
+
+import io
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+from PIL import Image
+
+from vidhash_lab.plots import COLOURS
+from vidhash_lab.retrieval.hamming import check_codes
+from vidhash_lab.retrieval.search import HammingIndex
+
+FOLDER = Path(__file__).parent
+STRIP_WIDTH, STRIP_HEIGHT = 320, 24  # pixels; square frames: 13 of them
+QUALITY = 50  # of JPEG, 1 to 95: smaller here, and written faster, than WebP and PNG
+MOST_FRAMES = 40_000  # in all strips together: under 10 MB to send
+HINT = "Click a point, or choose one by the arrow keys and Enter: its nearest codes are searched."
+
+
+def code_map(positions, feature_set, codes, *, results=10):
+    """Show videos as points: hover for the film strip, click to see the nearest codes.
+
+    positions (N, 2) are any projection, say a UMAP; `feature_set` holds the same N videos, codes
+    (N, K/8) are packed. Colours stand for a category, a story (fine label) or one bit; without
+    labels for a bit alone. A video of several labels is drawn as its first, and shares a category
+    with each that has any of them. ValueError for what does not fit together.
+    """
+    return CodeMap(positions, feature_set, codes, results=results)
+
+
+class CodeMap(anywidget.AnyWidget):
+    """What browser and kernel share: set `query`, `colour_by`, `bit`, `category` from either side.
+
+    `query` and `category` are None where none is chosen. `nearest` answers the query:
+    {query, videos, distances, relevant}, nearest first; relevant is None without labels.
+    """
+
+    _esm = "".join((FOLDER / name).read_text() for name in ("code_map_points.js", "code_map.js"))
+    _css = (FOLDER / "code_map.css").read_text()
+    data = traitlets.Dict().tag(sync=True)  # what never changes: see `browser_data`
+    colour_by = traitlets.Unicode().tag(sync=True)  # one of `data["colourings"]`
+    bit = traitlets.Int(0).tag(sync=True)
+    category = traitlets.Int(None, allow_none=True).tag(sync=True)
+    query = traitlets.Int(None, allow_none=True).tag(sync=True)
+    nearest = traitlets.Dict().tag(sync=True)
+    status = traitlets.Unicode(HINT).tag(sync=True)
+
+    def __init__(self, positions, feature_set, codes, *, results=10):
+        codes = check_codes("map", codes)
+        positions = check_positions(positions, len(codes), len(feature_set))
+        if results < 1:
+            raise ValueError(f"results={results} must be 1 or more")
+        data = browser_data(positions, feature_set, codes)
+        data["results"] = min(results, len(codes) - 1)
+        self._index, self._codes, self._labels = HammingIndex(codes), codes, feature_set.labels
+        super().__init__(data=data, colour_by=data["colourings"][0])
+
+    def __repr__(self):
+        return f"CodeMap({len(self._codes)} videos, {8 * self._codes.shape[1]} bits)"
+
+    @traitlets.validate("query", "category", "bit")
+    def _check_number(self, proposal):
+        name, value = proposal["trait"].name, proposal["value"]
+        limits = {
+            "query": len(self._codes),
+            "category": len(self.data["category_names"]),
+            "bit": 8 * self._codes.shape[1],
+        }
+        if value is not None and not 0 <= value < limits[name]:
+            raise traitlets.TraitError(f"{name} {value}: there are 0 to {limits[name] - 1}")
+        return value
+
+    @traitlets.validate("colour_by")
+    def _check_colouring(self, proposal):
+        if proposal["value"] not in self.data["colourings"]:
+            raise traitlets.TraitError(
+                f"colour_by {proposal['value']!r}: these videos have {self.data['colourings']}"
+            )
+        return proposal["value"]
+
+    @traitlets.observe("query")
+    def _search(self, _):
+        with self.hold_sync():
+            if self.query is None:
+                self.nearest, self.status = {}, HINT
+                return
+            found = nearest_videos(self._index, self._codes, self.query, self.data["results"])
+            self.nearest = answer(self.query, *found, self._labels)
+            self.status = sentence(self.nearest)
+
+
+def check_positions(positions, num_codes, num_videos):
+    """Return positions as (N, 2) float32; ValueError says what does not fit."""
+    positions = np.asarray(positions, np.float32)
+    if positions.ndim != 2 or positions.shape[1] != 2:
+        raise ValueError(f"positions must be (N, 2), a point for each video, not {positions.shape}")
+    if not len(positions) == num_codes == num_videos:
+        raise ValueError(
+            f"{len(positions)} positions, {num_codes} codes and {num_videos} videos: each video "
+            "needs one position and one code"
+        )
+    if num_codes < 2:
+        raise ValueError("a map needs two videos or more")
+    wrong = np.flatnonzero(~np.isfinite(positions).all(1))
+    if len(wrong):
+        raise ValueError(
+            f"positions of {len(wrong)} videos are NaN or infinite, first video {wrong[0]}. UMAP "
+            "gives NaN to points that it leaves out: leave those videos out too."
+        )
+    return positions
+
+
+def browser_data(positions, feature_set, codes):
+    """Gather what the browser needs to draw, arrays as little-endian bytes."""
+    categories = first_labels(feature_set.labels, len(codes))
+    stories = first_labels(feature_set.fine_labels, len(codes))
+    strips, ends = film_strips(feature_set)
+    labels = {"category": feature_set.labels, "story": feature_set.fine_labels}
+    return {
+        "positions": positions.astype("<f4").tobytes(),
+        "codes": codes.tobytes(),
+        "bits": 8 * codes.shape[1],
+        "categories": categories.astype("<i4").tobytes(),
+        "stories": stories.astype("<i4").tobytes(),
+        "story_ranks": story_ranks(categories, stories).astype("<i4").tobytes(),
+        "strips": strips,
+        "strip_ends": ends.astype("<u4").tobytes(),
+        "palette": list(COLOURS),
+        "colourings": [name for name in labels if labels[name] is not None] + ["bit"],
+        "category_names": label_names(feature_set, "category", feature_set.labels),
+        "story_names": label_names(feature_set, "story", feature_set.fine_labels),
+    }
+
+
+def film_strips(feature_set):
+    """Shrink videos to film strips -> their JPEGs in a row, bytes, and where each ends (N,)."""
+    N, T = len(feature_set), feature_set.num_frames
+    h, w = feature_set.pictures(0).shape[2:4]
+    width = max(1, round(STRIP_HEIGHT * w / h))
+    count = int(np.clip(STRIP_WIDTH // width, 1, max(1, min(T, MOST_FRAMES // N))))
+    chosen = ((np.arange(count) + 0.5) * T / count).astype(int)  # the middle of every part
+    strips = []
+    for rows in np.split(np.arange(N), range(100, N, 100)):
+        for frames in feature_set.pictures(rows)[:, chosen]:
+            strip = Image.fromarray(np.concatenate(list(frames), axis=1))
+            strip = strip.resize((count * width, STRIP_HEIGHT), Image.Resampling.BILINEAR)
+            pixels = np.array(strip)
+            pixels[:, width - 1 :: width] = 255  # a gap between frames
+            Image.fromarray(pixels).save(
+                buffer := io.BytesIO(), "JPEG", quality=QUALITY, optimize=True
+            )
+            strips.append(buffer.getvalue())
+    return b"".join(strips), np.cumsum([len(strip) for strip in strips])
+
+
+def first_labels(labels, N):
+    """Find each video's first label of a multi-hot (N, C) -> (N,), -1 where there is none."""
+    if labels is None:
+        return np.full(N, -1)
+    return np.where(labels.any(1), labels.argmax(1), -1)
+
+
+def story_ranks(categories, stories):
+    """Count the stories of each category from 0, both (N,) -> (N,): the story's place in its own.
+
+    -1 where a video has no story.
+    """
+    ranks = np.full(len(stories), -1)
+    for category in np.unique(categories):
+        members = np.flatnonzero((categories == category) & (stories >= 0))
+        ranks[members] = np.unique(stories[members], return_inverse=True)[1]
+    return ranks
+
+
+def label_names(feature_set, kind, labels):
+    """List the names of categories or stories: the file's own, `category_names`, else numbers."""
+    count = 0 if labels is None else labels.shape[1]
+    names = feature_set.attributes.get(f"{kind}_names", ())
+    if len(names) == count:
+        return [str(name) for name in names]
+    return [f"{kind} {number}" for number in range(count)]
+
+
+def nearest_videos(index, codes, query, results):
+    """Search the nearest of one of an index's own codes, itself left out -> videos, distances."""
+    distances, found = (
+        array[0] for array in index.search(codes[query : query + 1], min(results + 1, len(index)))
+    )
+    others = found != query  # among many equal codes, itself need not be found
+    return found[others][:results], distances[others][:results]
+
+
+def answer(query, videos, distances, labels):
+    """Write down what was found; `relevant`: shares a label with the query, None without labels."""
+    relevant = None
+    if labels is not None:
+        relevant = (labels[videos] & labels[query]).any(1).tolist()
+    return {
+        "query": query,
+        "videos": videos.tolist(),
+        "distances": distances.tolist(),
+        "relevant": relevant,
+    }
+
+
+def sentence(nearest):
+    """Say in a line what an `answer` holds."""
+    count, relevant = len(nearest["videos"]), nearest["relevant"]
+    share = (
+        f"{count} nearest"
+        if relevant is None
+        else (f"{sum(relevant)} of {count} nearest share its category")
+    )
+    least, most = nearest["distances"][0], nearest["distances"][-1]
+    return f"video {nearest['query']}: {share}, distances {least} to {most}"

@@ -1,0 +1,198 @@
+"""Things to play with in JupyterLab: controls left, picture right, a status line below.
+
+Every widget is a few lines over a plot function and draws when a control is let go. A widget is
+blank on GitHub and in HTML, so notebooks show its static picture first.
+"""
+
+import base64
+import html
+import io
+import tempfile
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+import torch
+from IPython.display import HTML
+
+from vidhash_lab import plots
+from vidhash_lab.models.conmh import ConMHConfig, draw_masks
+from vidhash_lab.retrieval.search import retrieve
+from vidhash_lab.videos.decoding import read_clip
+from vidhash_lab.videos.pictures import Shape
+from vidhash_lab.videos.writing import write_video
+
+GATE_NAMES = {"L-RD, long range": "lrd", "M-RD, middle": "mrd", "S-RD, short": "srd"}
+
+
+def panel(draw, **controls):
+    """Lay out controls beside the picture that `draw(**values) -> (Figure, status)` makes."""
+    room = ipywidgets.Layout(
+        flex="1 1 0%", min_width="0", max_width="820px", align_self="flex-start"
+    )
+    picture = ipywidgets.Image(format="png", layout=room)
+    status = ipywidgets.Label()
+
+    def update(_=None):
+        status.value = "drawing …"
+        try:
+            figure, text = draw(**{name: control.value for name, control in controls.items()})
+            picture.value, status.value = _png(figure), text
+        except Exception as error:  # a widget's callback has no cell to show a traceback in
+            status.value = f"{type(error).__name__}: {error}"
+
+    for control in controls.values():
+        control.observe(update, "value")
+    update()
+    left = ipywidgets.VBox(list(controls.values()), layout=ipywidgets.Layout(flex="0 0 300px"))
+    return ipywidgets.VBox([ipywidgets.HBox([left, picture]), status])
+
+
+def query_browser(dataset, index, query_codes, results=10):
+    """Choose a query, see its nearest videos in the database, right and wrong ones marked.
+
+    `index` is a `HammingIndex` of the database, `query_codes` (Q, K/8) are packed. Videos need
+    labels.
+    """
+
+    def draw(query, show):
+        found, distances, relevant = retrieve(dataset, index, query_codes, query, show)
+        figure = plots.query_results(
+            dataset.query.pictures(query)[0],
+            dataset.database.pictures(found),
+            distances,
+            relevant,
+            bits=8 * query_codes.shape[1],
+        )
+        return figure, f"query {query}: {relevant.sum()} of {show} results share its category"
+
+    last = len(dataset.query) - 1
+    return panel(draw, query=_slider("query", 0, last), show=_slider("results", results, 20, 1))
+
+
+def radius_slider(dataset, result, query_codes, database_codes):
+    """Choose a Hamming radius and a query: a point on the curve, and what the query finds there.
+
+    `result` is the `Evaluation` of these packed codes, (Q, K/8) and (N, K/8).
+    """
+
+    def draw(radius, query):
+        away = np.bitwise_count(database_codes ^ query_codes[query]).sum(axis=1)  # (N,)
+        found = away.argsort(kind="stable")[: (away <= radius).sum()]
+        labels = dataset.query.labels[query]
+        relevant = (dataset.database.labels[found] & labels).any(axis=1)
+        figure = plots.within_radius(
+            result.radius, radius, dataset.query.pictures(query)[0],
+            dataset.database.pictures(found[:8]), away[found], relevant,
+        )  # fmt: skip
+        text = f"query {query}, radius {radius}: {len(found)} found, {relevant.sum()} relevant; "
+        wanted = (dataset.database.labels & labels).any(axis=1).sum()
+        return figure, text + f"{wanted - relevant.sum()} of {wanted} relevant are missed"
+
+    return panel(
+        draw,
+        radius=_slider("radius", result.bits // 8, result.bits // 2),
+        query=_slider("query", 0, len(dataset.query) - 1),
+    )
+
+
+def playable(paths, captions, size=96, num_frames=25):
+    """Show video files of any size side by side as small films of 25 frames, to be played."""
+    films = []
+    with tempfile.TemporaryDirectory() as folder:
+        for path, caption in zip(paths, captions):
+            clip, small = read_clip(path, num_frames, Shape(size)), Path(folder) / "small.mp4"
+            write_video(small, clip.frames, rate=5, crf="32")
+            data = base64.b64encode(small.read_bytes()).decode()
+            films.append(
+                f'<figure style="display:inline-block;margin:4px"><video controls loop muted '
+                f'width="150" src="data:video/mp4;base64,{data}"></video>'
+                f"<figcaption>{html.escape(str(caption))}</figcaption></figure>"
+            )
+    return HTML("".join(films))
+
+
+def mask_slider(frames, seed=0):
+    """Choose a mask ratio, see which frames of a video (T, h, w) the two views of ConMH show."""
+    T = len(frames)
+
+    def draw(hidden, order):
+        config = ConMHConfig(num_frames=T, mask_ratio=hidden / T)
+        masked = draw_masks(1, config, torch.Generator().manual_seed(seed + order))[:, 0]
+        shared = int((~masked).all(0).sum())
+        text = (
+            f"mask ratio {hidden / T:.2f}: each view sees {config.num_visible} of {T} frames, "
+            f"{shared} frames are in both"
+        )
+        return plots.masked_views(frames, masked), text
+
+    return panel(
+        draw,
+        hidden=_slider("hidden frames", T // 2, T - 1, 1),
+        order=_slider("random order", 0, 9),
+    )
+
+
+def gate_browser(model, feature_set):
+    """Choose a video and a place, see how far MCMSH's gates open there over time and channels."""
+    places = {"token mixer": "token_mixer.", "channel mixer": "channel_mixer.", "at the end": ""}
+
+    def draw(video, place):
+        with torch.inference_mode():
+            openings = model.eval().mc_mlp.gate_openings(feature_set.rows(video))
+        chosen = {
+            name: openings[places[place] + gate][0].numpy()
+            for name, gate in GATE_NAMES.items()
+            if places[place] + gate in openings
+        }
+        least = min(each.min() for each in chosen.values())
+        most = max(each.max() for each in chosen.values())
+        text = f"video {video}, {place}: gates open from {least:.2f} to {most:.2f}"
+        return plots.gates(feature_set.pictures(video)[0], chosen), text
+
+    # No dropdown: JupyterLab takes its arrow keys and goes to the next cell.
+    place = ipywidgets.SelectionSlider(
+        options=list(places),
+        description="place",
+        style={"description_width": "100px"},
+        continuous_update=False,
+    )
+    return panel(draw, video=_slider("video", 0, len(feature_set) - 1), place=place)
+
+
+def order_guesser(model, feature_set):
+    """Shuffle a clip, see in which order CHAIN believes its frames were."""
+    T, M = model.config.num_frames, model.config.clip_frames
+    places = (torch.arange(M) * T + T // 2) // M  # the middle frame of every segment
+
+    def draw(video, shuffle):
+        order = torch.randperm(M, generator=torch.Generator().manual_seed(shuffle))
+        with torch.inference_mode():
+            shuffled = feature_set.rows(video)[:, places[order]]
+            guess = model.eval().order_logits(shuffled)[0].softmax(1) @ torch.arange(float(M))
+        pictures = feature_set.pictures(video)[0][places]
+        rows = pictures[order], pictures[order[guess.argsort()]], pictures
+        right = int((guess.argsort() == order.argsort()).sum())
+        text = f"video {video}: {right} of {M} frames back in their place, chance is 1"
+        return plots.film_strips(rows, ["shuffled", "as guessed", "as it was"]), text
+
+    return panel(
+        draw, video=_slider("video", 0, len(feature_set) - 1), shuffle=_slider("shuffle", 0, 9)
+    )
+
+
+def _slider(description, value, highest, lowest=0):
+    return ipywidgets.IntSlider(
+        value,
+        lowest,
+        highest,
+        description=description,
+        style={"description_width": "100px"},
+        continuous_update=False,
+    )
+
+
+def _png(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")
+    return buffer.getvalue()
