@@ -1,42 +1,46 @@
 """vidhash_lab: a notebook-first research kit for self-supervised video hashing."""
 
+from importlib import import_module
+
 from vidhash_lab.checkpoints import History, load, load_released, save
-from vidhash_lab.data import (
-    DataError,
-    FeatureSet,
-    VideoDataset,
-    export,
-    open_dataset,
-)
+from vidhash_lab.data.catalog import open_dataset
+from vidhash_lab.data.features import FeatureSet, VideoDataset
+from vidhash_lab.data.files import DataError
+from vidhash_lab.data.released.export import export
+from vidhash_lab.literature import published
 from vidhash_lab.models import (
     BTH,
     CHAIN,
+    ITQ,
+    LSH,
     MCMSH,
     METHODS,
+    PCAH,
     BTHConfig,
     CHAINConfig,
     ConMH,
     ConMHConfig,
     MCMSHConfig,
-    baselines,
+    VideoHasher,
 )
 from vidhash_lab.recipes import published_recipe
 from vidhash_lab.retrieval.codes import encode, pack, unpack
-from vidhash_lab.retrieval.comparison import Comparison, compare
-from vidhash_lab.retrieval.metrics import Evaluation, TwinProbe, evaluate, twin_probe
+from vidhash_lab.retrieval.comparison import compare
+from vidhash_lab.retrieval.metrics import Evaluation, evaluate, score
+from vidhash_lab.retrieval.probes import twin_probe
 from vidhash_lab.retrieval.search import HammingIndex
-from vidhash_lab.training import NonFiniteLoss, StepDecay, fit
-from vidhash_lab.videos.extraction import extract
-from vidhash_lab.videos.near_duplicates import near_duplicates
+from vidhash_lab.training import StepDecay, fit
 
 __all__ = [
     "BTH",
     "CHAIN",
+    "ITQ",
+    "LSH",
     "MCMSH",
     "METHODS",
+    "PCAH",
     "BTHConfig",
     "CHAINConfig",
-    "Comparison",
     "ConMH",
     "ConMHConfig",
     "DataError",
@@ -45,11 +49,9 @@ __all__ = [
     "HammingIndex",
     "History",
     "MCMSHConfig",
-    "NonFiniteLoss",
     "StepDecay",
-    "TwinProbe",
     "VideoDataset",
-    "baselines",
+    "VideoHasher",
     "compare",
     "encode",
     "evaluate",
@@ -61,8 +63,23 @@ __all__ = [
     "near_duplicates",
     "open_dataset",
     "pack",
+    "published",
     "published_recipe",
     "save",
+    "score",
     "twin_probe",
     "unpack",
 ]
+
+_VIDEOS = {"extract": "extraction", "near_duplicates": "near_duplicates"}
+
+
+def __getattr__(name):
+    """Import what needs a video decoder when it is asked for: features need none."""
+    if name not in _VIDEOS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"vidhash_lab.videos.{_VIDEOS[name]}"), name)
+
+
+def __dir__():
+    return __all__

@@ -7,21 +7,40 @@ is ever unpickled but tensors and plain values (`weights_only=True`).
 import contextlib
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from vidhash_lab.data import DataError, written_whole
 from vidhash_lab.models import METHODS
+from vidhash_lab.models.hasher import VideoHasher
 
 
 class History(list):
-    """One dict an epoch: epoch, every loss term and their sum, seconds, videos a second."""
+    """One dict an epoch: epoch, every loss term and their sum, seconds, videos a second.
 
-    def column(self, name):
+    `prepare_seconds` is what came before the first epoch: structures, a first stage, or all the
+    training of a method without weights, whose history has no epochs. What `prepare` found kept
+    from another run counts as long as it took when it was found.
+    """
+
+    def __init__(self, epochs: Iterable[dict] = (), prepare_seconds: float = 0.0):
+        super().__init__(epochs)
+        self.prepare_seconds = prepare_seconds
+
+    def __repr__(self):
+        return f"History({len(self)} epochs, prepared in {self.prepare_seconds:.1f} s)"
+
+    def column(self, name: str) -> list:
         """Return one entry of every epoch, for plotting."""
         return [row[name] for row in self]
+
+    @property
+    def seconds(self) -> float:
+        """What the whole training took, `prepare` included."""
+        return self.prepare_seconds + sum(self.column("seconds"))
 
 
 @dataclass
@@ -33,7 +52,7 @@ class Run:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     generator: torch.Generator  # order of videos, masks, augmentation
     recipe: dict
-    history: History = field(default_factory=History)
+    history: History
 
     def write(self, path):
         """Write the state after an epoch to `path`, whole or not at all."""
@@ -47,6 +66,7 @@ class Run:
             "recipe": json.dumps(self.recipe),
             "epoch": len(self.history),
             "history": json.dumps(self.history),
+            "prepare_seconds": self.history.prepare_seconds,
         }
         _write(state, path)
 
@@ -57,7 +77,9 @@ class Run:
             raise DataError(f"{path}: holds a model, but no training run to resume.")
         with _refused_with(f"{path}: a damaged checkpoint. Remove it to begin anew"):
             ours = self.recipe | {"config": asdict(self.model.config)}
+            ours |= {"method": method_name(type(self.model))}
             theirs = json.loads(state["recipe"]) | {"config": json.loads(state["config"])}
+            theirs |= {"method": state["method"]}
             changed = [name for name in ours if ours[name] != theirs.get(name)]
             odd = [f"{name} was {theirs.get(name)}, now {ours[name]}" for name in changed]
             if odd:
@@ -65,7 +87,7 @@ class Run:
                     f"{path}: is of another run ({'; '.join(odd)}). Use the same settings, another "
                     "checkpoint file, or resume=False to begin anew."
                 )
-            history = History(json.loads(state["history"]))
+            history = json.loads(state["history"])
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
@@ -73,37 +95,56 @@ class Run:
             torch.set_rng_state(state["random"]["torch"])
             if "cuda" in state["random"] and torch.cuda.is_available():
                 torch.cuda.set_rng_state_all(state["random"]["cuda"])
-        self.history = history
+            self.history.prepare_seconds = float(state["prepare_seconds"])
+        self.history[:] = history
 
 
-def save(model, path):
-    """Write model and config to `path`, to be read by `load`."""
+def save(model: VideoHasher, path: str | Path) -> None:
+    """Write a model's method, config and weights to `path`, to be read by `load`."""
     _write(_model_state(model), path)
 
 
-def load(path):
-    """Read a model that `save` or a checkpoint of `fit` wrote -> the model, in evaluation mode."""
+def load(path: str | Path, method: type[VideoHasher] | None = None) -> VideoHasher:
+    """Read a model that `save` or a checkpoint of `fit` wrote -> the model, in evaluation mode.
+
+    A method of your own is named by its class, `load(path, method=MyHasher)`: nothing is imported
+    on a file's word. Raises FileNotFoundError, and `DataError` for a file of another method, a
+    damaged one, or one that holds more than tensors and plain values.
+    """
     state = _read(path)
     if not {"method", "config", "model"} <= set(state):
         raise DataError(
             f"{path}: not a checkpoint of this kit (it holds {sorted(state)[:5]}). For one of the "
             "released implementations use load_released(method, path)."
         )
-    if str(state["method"]) not in METHODS:
-        raise DataError(f"{path}: of method {state['method']!r}, which is none of {list(METHODS)}.")
-    method = METHODS[str(state["method"])]
+    name = str(state["method"])
+    if method is None and name not in METHODS:
+        raise DataError(
+            f"{path}: of method {name!r}, which is not one of {list(METHODS)}. If it is your own, "
+            "say load(path, method=…) with its class."
+        )
+    if method is not None and name != method_name(method):
+        raise DataError(f"{path}: of method {name!r}, not of {method_name(method)!r}.")
+    method = method or METHODS[name]
     with _refused_with(f"{path}: a damaged checkpoint"):
         model = method(method.Config(**json.loads(state["config"])))
         model.load_state_dict(_real(state["model"], path))
     return model.eval()
 
 
-def load_released(method, path, **assumed):
+def method_name(method: type[VideoHasher]) -> str:
+    """Name a method as checkpoints do: its name in `METHODS`, or the class name of your own."""
+    return next((name for name, known in METHODS.items() if known is method), method.__qualname__)
+
+
+def load_released(method: str, path: str | Path, **assumed) -> VideoHasher:
     """Read a checkpoint of a method's released implementation -> the model, in evaluation mode.
 
     Args:
         method: "conmh", "mcmsh", "bth", or "autossvh", whose encoder is ConMH's.
         assumed: what the file does not hold; see `from_released` of the method's class.
+
+    Raises ValueError for another method, FileNotFoundError, and `DataError` for other weights.
     """
     known = {name: each for name, each in METHODS.items() if hasattr(each, "from_released")}
     builders = {name: each.from_released for name, each in known.items()}
@@ -138,13 +179,8 @@ def _real(state, path):
 
 
 def _model_state(model):
-    name = next((name for name, method in METHODS.items() if type(model) is method), None)
-    if name is None:
-        raise ValueError(
-            f"{type(model).__name__} has no name that a checkpoint could keep: add it to "
-            "METHODS in vidhash_lab/models/__init__.py."
-        )
-    return {"method": name, "config": json.dumps(asdict(model.config)), "model": model.state_dict()}
+    config = json.dumps(asdict(model.config))
+    return {"method": method_name(type(model)), "config": config, "model": model.state_dict()}
 
 
 def _write(state, path):

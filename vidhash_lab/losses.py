@@ -7,9 +7,10 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 
-def masked_reconstruction(predicted, frames, hidden):
+def masked_reconstruction(predicted: Tensor, frames: Tensor, hidden: Tensor) -> Tensor:
     """Mean squared error of hidden frames, summed over two views stacked in the batch.
 
     predicted (2B, M, D) are the M hidden frames of B videos as guessed under view 1, then under
@@ -17,30 +18,11 @@ def masked_reconstruction(predicted, frames, hidden):
     hide M frames, so the sum of their means is twice the mean of all.
     ConMH (AAAI 2023), reconstruction term.
     """
-    return 2 * _MeanSquare.apply(predicted, frames, hidden)
+    video = torch.arange(len(frames), device=frames.device).repeat(2)[:, None]
+    return 2 * F.mse_loss(predicted.float(), frames[video, hidden].float())
 
 
-class _MeanSquare(torch.autograd.Function):
-    """Mean square of `frames` at `hidden` places minus `predicted`, in one float32 tensor.
-
-    Hidden frames are the largest tensors of a training step, and on a CPU fresh memory costs more
-    than the arithmetic: plain autograd would make five of them.
-    """
-
-    @staticmethod
-    def forward(ctx, predicted, frames, hidden):
-        video = torch.arange(len(frames), device=frames.device).repeat(2)[:, None]
-        difference = frames[video, hidden].float().sub_(predicted)
-        ctx.difference, ctx.dtype = difference, predicted.dtype
-        return torch.linalg.vector_norm(difference).square() / difference.numel()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        difference, ctx.difference = ctx.difference, None  # used up, as autograd's own buffers
-        return difference.mul_(-2 * gradient / difference.numel()).to(ctx.dtype), None, None
-
-
-def debiased_contrastive(view1, view2, temperature, tau_plus):
+def debiased_contrastive(view1: Tensor, view2: Tensor, temperature: float, tau_plus: float) -> Tensor:
     """Debiased contrastive loss of two views (B, K) of the same videos.
 
     With n = 2B - 2 negatives and similarities s = exp(cosine / temperature),
@@ -52,25 +34,25 @@ def debiased_contrastive(view1, view2, temperature, tau_plus):
     view1, view2 = F.normalize(view1.float(), dim=1), F.normalize(view2.float(), dim=1)
     views = torch.cat([view1, view2])  # (2B, K)
     negatives = len(views) - 2
-    similarity = torch.exp(views @ views.T / temperature)
+    scores = torch.exp(views @ views.T / temperature)
     video = torch.arange(len(view1), device=views.device).repeat(2)
     own = video[:, None] == video[None]  # a view with itself and with its partner
-    negative_sum = similarity.masked_fill(own, 0).sum(1)
+    negative_sum = scores.masked_fill(own, 0).sum(1)
     positive = torch.exp((view1 * view2).sum(1) / temperature).repeat(2)
     debiased = (negative_sum - tau_plus * negatives * positive) / (1 - tau_plus)
     debiased = debiased.clamp(min=negatives * math.exp(-1 / temperature))
     return -torch.log(positive / (positive + debiased)).mean()
 
 
-def cluster(hidden, target):
+def cluster(states: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance of mean hidden states (B, T, H) to their videos' anchors (B, H).
 
     MCMSH (ACM MM 2022), structure of clusters; BTH (CVPR 2021) calls it mu.
     """
-    return F.mse_loss(hidden.mean(1, dtype=torch.float32), target)
+    return F.mse_loss(states.mean(1, dtype=torch.float32), target)
 
 
-def similarity(codes1, codes2, label):
+def similarity(codes1: Tensor, codes2: Tensor, label: Tensor) -> Tensor:
     """Mean of (y - <h1, h2> / K)^2 over pairs of codes (B, K); y (B,) is +1 or -1.
 
     MCMSH, structure of similarity; BTH's neighbour loss.
@@ -79,7 +61,7 @@ def similarity(codes1, codes2, label):
     return F.mse_loss(agreement, label)
 
 
-def quantisation(codes):
+def quantisation(codes: Tensor) -> Tensor:
     """Mean squared distance of relaxed codes (B, K) to their signs, without a gradient.
 
     In MCMSH's code, not in its paper. There the sign passes its gradient straight through, which
@@ -90,7 +72,7 @@ def quantisation(codes):
     return F.mse_loss(codes, torch.where(codes >= 0, 1.0, -1.0)).detach()
 
 
-def quadruplet(codes, similar, dissimilar1, dissimilar2):
+def quadruplet(codes: Tensor, similar: Tensor, dissimilar1: Tensor, dissimilar2: Tensor) -> Tensor:
     """Mean hinge loss of relaxed codes (B, K) of four: h, s like it, d1 and d2 unlike it.
 
     relu(K/4 + |h - s|^2 - |h - d1|^2) + relu(K/64 + |h - s|^2 - |d1 - d2|^2): s is to be nearer
@@ -105,7 +87,7 @@ def quadruplet(codes, similar, dissimilar1, dissimilar2):
     return (F.relu(bits / 4 + near - far) + F.relu(bits / 64 + near - apart)).mean()
 
 
-def nt_xent(codes1, codes2, temperature):
+def nt_xent(codes1: Tensor, codes2: Tensor, temperature: float) -> Tensor:
     """Normalised temperature-scaled cross-entropy of two clips' codes (B, K) of the same videos.
 
     Each of the 2B codes is to find its partner among the 2B - 1 others, by cosine similarity.
@@ -113,13 +95,13 @@ def nt_xent(codes1, codes2, temperature):
     2023), contrastive task.
     """
     codes = F.normalize(torch.cat([codes1, codes2]).float(), dim=1)
-    similarity = codes @ codes.T / temperature
+    logits = codes @ codes.T / temperature
     itself = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
     partner = torch.arange(len(codes), device=codes.device).roll(len(codes1))
-    return F.cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)
+    return F.cross_entropy(logits.masked_fill(itself, -torch.inf), partner)
 
 
-def frame_order(logits, places):
+def frame_order(logits: Tensor, places: Tensor) -> Tensor:
     """Cross-entropy of guessed places (B, M, M), frame by candidate, to the true ones (B, M).
 
     Chance is log M. CHAIN, frame order verification.
@@ -127,7 +109,7 @@ def frame_order(logits, places):
     return F.cross_entropy(logits.float().flatten(0, 1), places.flatten())
 
 
-def scene_contrast(states, scenes, temperature):
+def scene_contrast(states: Tensor, scenes: Tensor, temperature: float) -> Tensor:
     """Contrast of frames (B, M, H) with the prototypes of their clip's scenes, numbered (B, M).
 
     A prototype is the mean of its frames' normalised states; a frame's own is told from the clip's

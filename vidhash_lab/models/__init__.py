@@ -1,10 +1,10 @@
 """The methods, one a file, and the name under which a checkpoint remembers each."""
 
-from vidhash_lab.models import baselines
 from vidhash_lab.models.baselines import ITQ, LSH, PCAH
 from vidhash_lab.models.bth import BTH, BTHConfig
 from vidhash_lab.models.chain import CHAIN, CHAINConfig
 from vidhash_lab.models.conmh import ConMH, ConMHConfig
+from vidhash_lab.models.hasher import VideoHasher
 from vidhash_lab.models.mcmsh import MCMSH, MCMSHConfig
 
 METHODS = {
@@ -20,12 +20,15 @@ METHODS = {
 __all__ = [
     "BTH",
     "CHAIN",
+    "ITQ",
+    "LSH",
     "MCMSH",
     "METHODS",
+    "PCAH",
     "BTHConfig",
     "CHAINConfig",
     "ConMH",
     "ConMHConfig",
     "MCMSHConfig",
-    "baselines",
+    "VideoHasher",
 ]

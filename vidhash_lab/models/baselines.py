@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vidhash_lab.models.blocks import VideoHasher, sign
+from vidhash_lab.models.hasher import VideoHasher, sign
 
 ROUNDS = 50  # ITQ's alternations; the paper's number
 

@@ -9,8 +9,7 @@ the released code holds and never uses. Different from it, on purpose: reconstru
 clean frames (there masking overwrites the array, so that the target is the corrupted input);
 dissimilar partners are those of `vidhash_lab.structures`; sign(0) is +1.
 
-B videos in a batch, P = 2 clips of a pair, T frames per video, D feature width, H hidden width,
-K bits.
+B videos in a batch, T frames per video, D feature width, H hidden width, K bits.
 """
 
 from dataclasses import dataclass
@@ -20,16 +19,9 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from vidhash_lab import losses
-from vidhash_lab.models.blocks import (
-    Dropout,
-    VideoHasher,
-    attend,
-    binarise,
-    corrupt_,
-    position_table,
-    sign,
-)
+from vidhash_lab.losses import cluster, similarity
+from vidhash_lab.models.blocks import attend, corrupt_, position_table
+from vidhash_lab.models.hasher import VideoHasher, binarise, sign
 from vidhash_lab.structures import draw_pairs, find_structures
 
 POSITIONS = 512  # rows of the released position table
@@ -75,7 +67,7 @@ class Sublayer(nn.Module):
     def __init__(self, dim, dropout):
         super().__init__()
         self.norm = Norm(dim)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x, layer):
         return x + self.dropout(layer(self.norm(x)))
@@ -103,7 +95,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.w_1 = nn.Linear(dim, 4 * dim)
         self.w_2 = nn.Linear(4 * dim, dim)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x):
         return self.w_2(self.dropout(F.gelu(self.w_1(x), approximate="tanh")))
@@ -118,7 +110,7 @@ class Layer(nn.Module):
         self.feed_forward = FeedForward(dim, dropout)
         self.input_sublayer = Sublayer(dim, dropout)
         self.output_sublayer = Sublayer(dim, dropout)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x):
         x = self.input_sublayer(x, self.attention)
@@ -133,7 +125,7 @@ class Embedding(nn.Module):
         self.frame_map = nn.Linear(feature_dim, dim)
         self.position = nn.Module()
         self.position.register_buffer("pe", position_table(POSITIONS, dim)[None])
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, frames):
         return self.dropout(self.frame_map(frames) + self.position.pe[:, : frames.shape[1]])
@@ -166,6 +158,7 @@ class BTH(VideoHasher):
                 points=lambda train: self._latent_means(train, seed),
                 recipe=recipe,
             )
+        self.saved_seconds = structures.saved_seconds
         self.graph, self.targets = structures.graph(), structures.nearest_anchors()
         return self
 
@@ -186,7 +179,7 @@ class BTH(VideoHasher):
                 optimizer.step()
         first.eval()
         with torch.inference_mode():
-            means = [first.hidden(x.to(device)).mean(1).cpu() for _, x in train.batches()]
+            means = [first.states(x.to(device)).mean(1).cpu() for _, x in train.batches()]
         return torch.cat(means).numpy()
 
     def sample(self, train, indices, generator):
@@ -200,17 +193,17 @@ class BTH(VideoHasher):
     def losses(self, batch):
         """Return the weighted terms of a batch of `sample`."""
         c, clean = self.config, batch["clean"].flatten(0, 1)
-        frame_codes, hidden = self.frame_codes(batch["noisy"].flatten(0, 1))
+        frame_codes, states = self.frame_codes(batch["noisy"].flatten(0, 1))
         codes1, codes2 = frame_codes.float().mean(1).chunk(2)
-        anchored = 2 * losses.cluster(hidden, batch["targets"].flatten(0, 1))  # a sum of two means
+        anchored = 2 * cluster(states, batch["targets"].flatten(0, 1))  # a sum of two means
         return {
             "reconstruction": c.reconstruction_weight
             * F.mse_loss(self.restore(frame_codes).float(), clean),
-            "similarity": c.similarity_weight * losses.similarity(codes1, codes2, batch["label"]),
+            "similarity": c.similarity_weight * similarity(codes1, codes2, batch["label"]),
             "cluster": c.cluster_weight * anchored,
         }
 
-    def hidden(self, frames):
+    def states(self, frames):
         """Hidden states of frames (B, T, D) -> (B, T, H)."""
         x = self.bert.embedding(frames)
         for layer in self.bert.transformer_blocks:
@@ -219,8 +212,8 @@ class BTH(VideoHasher):
 
     def frame_codes(self, frames):
         """Hash frames (B, T, D) -> codes (B, T, K) in {-1, +1} and hidden states (B, T, H)."""
-        hidden = self.hidden(frames)
-        return binarise(self.binary(hidden)), hidden
+        states = self.states(frames)
+        return binarise(self.binary(states)), states
 
     def encode(self, frames):
         """Hash videos (B, T, D) -> (B, K) in {-1, +1}."""

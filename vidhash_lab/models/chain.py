@@ -21,16 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from vidhash_lab import losses
 from vidhash_lab.affinity import NotConverged, affinity_propagation
-from vidhash_lab.models.blocks import (
-    Block,
-    VideoHasher,
-    binarise,
-    position_table,
-    sign,
-    xavier_linears,
-)
+from vidhash_lab.losses import frame_order, nt_xent, scene_contrast
+from vidhash_lab.models.blocks import Block, position_table, xavier_linears
+from vidhash_lab.models.hasher import VideoHasher, binarise, sign
 
 
 @dataclass(frozen=True)
@@ -114,14 +108,14 @@ class CHAIN(VideoHasher):
             states = self.states(frames.flatten(0, 1), batch["places"].flatten(0, 1))
         if c.contrastive_weight:
             clip1, clip2 = binarise(self.binary(states)).float().mean(1).chunk(2)
-            contrast = losses.nt_xent(clip1, clip2, c.temperature)
+            contrast = nt_xent(clip1, clip2, c.temperature)
             terms["contrastive"] = c.contrastive_weight * contrast
         if c.order_weight:
             order = batch["order"]
             shuffled = frames[0].gather(1, order[..., None].expand_as(frames[0]))
-            terms["order"] = c.order_weight * losses.frame_order(self.order_logits(shuffled), order)
+            terms["order"] = c.order_weight * frame_order(self.order_logits(shuffled), order)
         if c.scene_weight:
-            contrast = losses.scene_contrast(states, find_scenes(states), c.scene_temperature)
+            contrast = scene_contrast(states, find_scenes(states), c.scene_temperature)
             terms["scene"] = c.scene_weight * contrast
         return terms
 

@@ -6,7 +6,9 @@ binary codes of the visible ones, and the codes of the two views are drawn toget
 Paper: Wang et al., Contrastive Masked Autoencoders for Self-Supervised Video Hashing, AAAI 2023.
 Module names and layer shapes are those of the released checkpoints. Different from the released
 code, on purpose: both views run in one pass and only visible frames are embedded (the same
-numbers, less work); a video code's sign(0) is +1.
+numbers, less work); a video code's sign(0) is +1; the mask token starts from a normal distribution
+of deviation 0.02 that is not clipped at one deviation, as the decoder's other tables are not: it is
+one vector of 192 numbers, and learned from the first step on.
 
 B videos in a batch, T frames per video, V of them visible, M = T - V hidden,
 D feature width, H hidden width, K bits.
@@ -18,14 +20,8 @@ import torch
 from torch import nn
 
 from vidhash_lab.losses import debiased_contrastive, masked_reconstruction
-from vidhash_lab.models.blocks import (
-    Block,
-    VideoHasher,
-    binarise,
-    position_table,
-    sign,
-    xavier_linears,
-)
+from vidhash_lab.models.blocks import Block, position_table, xavier_linears
+from vidhash_lab.models.hasher import VideoHasher, binarise, sign
 
 SIZES = {
     "mini": {"depth": 1, "heads": 1},
@@ -72,7 +68,7 @@ class ConMHConfig:
 
 
 class Encoder(nn.Module):
-    """Visible frames and their places in time -> hidden states (B, V, H)."""
+    """Visible frames and their places in time -> their states (B, V, H)."""
 
     def __init__(self, num_frames, feature_dim, dim, depth, heads):
         super().__init__()

@@ -1,18 +1,20 @@
 """MCMSH: an MLP-Mixer with gates of long, middle and short range, and three preserved structures.
 
-A video's frames are mixed over time and over channels; after each mixing three gates weigh what
-came out by what they see of it: all of it, a third of its resolution, its neighbourhood. The code
-keeps what `vidhash_lab.structures` knows of the training set: which anchor a video is nearest to,
-which videos are similar, and that those at middle distance are farther.
+MC-MLP, the encoder, mixes a video's frames over time and over channels. A gate mixes over its axis,
+opens by 0 to 1 for each value it mixed, weighs, and mixes once more; how far it opens it decides by
+the mean of all (long range), by thirds (middle) or by neighbours (short). The gates of a place are
+summed. The code preserves what `vidhash_lab.structures` knows of the training set: which anchor a
+video is nearest to, which videos are similar, and that those at middle distance are farther.
 
 Paper: Hao et al., Unsupervised Video Hashing with Multi-granularity Contextualization and
-Multi-structure Preservation, ACM MM 2022. The network itself is in `mc_mlp.py`.
+Multi-structure Preservation, ACM MM 2022.
 Module names and layer shapes are those of the released checkpoints. Different from the released
-code, on purpose: `alpha` is part of the state and saved; frames are corrupted on copies; the second
-dissimilar video is never similar to the first where that can be helped (there: drawn once more);
-no anchor is lost, and their PCA is sorted.
+code, on purpose: `alpha` is part of the state and saved (there it is lost, and evaluation has
+another one than training had); frames are corrupted on copies (there in the training set itself);
+see `vidhash_lab.structures` for the anchors and the partners.
 
-B videos in a batch, T frames per video, D feature width, H hidden width, K bits.
+B videos in a batch, T frames per video, D feature width, H hidden width, K bits. A gate mixes over
+n of x (n, B, c) and reduces c by r: n = H and c = T in the token mixer, n = T and c = H elsewhere.
 """
 
 import math
@@ -21,13 +23,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from vidhash_lab import losses
-from vidhash_lab.models.blocks import VideoHasher, corrupt_, sign
-from vidhash_lab.models.mc_mlp import CHANNEL_REDUCTION, GATES, MCMLP, TOKEN_REDUCTION
+from vidhash_lab.losses import cluster, quadruplet, quantisation, similarity
+from vidhash_lab.models.blocks import Mlp, corrupt_
+from vidhash_lab.models.hasher import VideoHasher, sign
 from vidhash_lab.structures import draw_pairs, find_structures
 
+TOKEN_REDUCTION, CHANNEL_REDUCTION = 4, 16  # r in the token mixer, and everywhere else
 RELEASED_EPOCHS = 56
 
 # The poster's ablations: which gates there are, and which structures are preserved.
@@ -67,15 +70,228 @@ class MCMSHConfig:
     quadruplet_weight: float = 0.01
 
     def __post_init__(self):
-        if not set(self.gates) <= set(GATES) or len(set(self.gates)) < len(self.gates):
+        if not set(self.gates) <= set("LMS") or len(set(self.gates)) < len(self.gates):
             raise ValueError(f'gates are letters of "LMS", each at most once, not {self.gates!r}')
         if self.num_frames < TOKEN_REDUCTION:
             raise ValueError(f"num_frames is {self.num_frames}; at least {TOKEN_REDUCTION} needed")
-        if self.hidden_dim % (groups := max(1, self.hidden_dim // CHANNEL_REDUCTION)):
+        groups = self.hidden_dim // CHANNEL_REDUCTION
+        if groups < 1 or self.hidden_dim % groups:
             raise ValueError(
-                f"hidden_dim {self.hidden_dim} does not divide into {groups} groups; "
+                f"hidden_dim {self.hidden_dim} does not divide into groups of {CHANNEL_REDUCTION}: "
                 f"take a multiple of {CHANNEL_REDUCTION}."
             )
+
+
+# ---- gates: mix, open, weigh, mix ----------------------------------------------------------------
+
+
+class Gate(nn.Module):
+    """Mix x (n, B, c) over n, open, weigh, and mix over n once more.
+
+    A kind of gate says what it looks at (`look`), how it reduces and restores the channels
+    (`conv`, `deconv`), and how its openings reach all n (`spread`).
+    """
+
+    def __init__(self, n, c, reduction):
+        super().__init__()
+        self.fc1 = nn.Conv1d(n, n, 1)
+        self.fc2 = nn.Conv1d(n, n, 1)
+        self.conv, self.deconv = self.layers(c, c // reduction, reduction)
+        self.bn1 = nn.BatchNorm1d(c // reduction)
+        self.bn2 = nn.BatchNorm1d(c)
+
+    def forward(self, x):
+        mixed = mix(x, self.fc1)
+        return mix(mixed * self.opening(mixed), self.fc2)
+
+    def opening(self, mixed):
+        """How far the gate opens for mixed (n, B, c) -> 0 to 1, (n, B, c), or (1, B, c) for all n."""
+        reduced = F.relu(normalise(along(self.look(mixed), self.conv), self.bn1))
+        return self.spread(torch.sigmoid(normalise(along(reduced, self.deconv), self.bn2)))
+
+    def look(self, mixed):
+        """What of mixed (n, B, c) the gate sees."""
+        return mixed
+
+    def spread(self, opening):
+        """Lay openings for what was seen over all n."""
+        return opening
+
+
+class LongRange(Gate):
+    """See the mean over n, and open alike for all n."""
+
+    def layers(self, c, reduced, reduction):
+        """Make the layers that reduce the channels and restore them."""
+        conv, deconv = nn.Linear(c, reduced, bias=False), nn.Linear(reduced, c, bias=False)
+        nn.init.normal_(conv.weight, std=0.001)
+        nn.init.normal_(deconv.weight, std=0.001)
+        return conv, deconv
+
+    def look(self, mixed):
+        """The mean over n, (1, B, c)."""
+        return mixed.mean(0, keepdim=True)
+
+
+class ShortRange(Gate):
+    """See a value and its two neighbours along n."""
+
+    def layers(self, c, reduced, reduction):
+        """Make the convolutions that reduce the channels and restore them."""
+        groups = reduced if reduction == CHANNEL_REDUCTION else 1
+        options = {"kernel_size": 3, "padding": 1, "groups": groups, "bias": False}
+        conv, deconv = nn.Conv1d(c, reduced, **options), nn.Conv1d(reduced, c, **options)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+        nn.init.xavier_normal_(deconv.weight)
+        return conv, deconv
+
+
+class MiddleRange(ShortRange):
+    """See as `ShortRange` does, at a third of the resolution along n."""
+
+    def __init__(self, n, c, reduction):
+        super().__init__(n, c, reduction)
+        self.register_buffer("shrink", averages(n, n // 3), persistent=False)
+        self.register_buffer("grow", averages(n // 3, n), persistent=False)
+
+    def look(self, mixed):
+        """Averages of thirds, (n // 3, B, c)."""
+        return (self.shrink @ mixed.flatten(1)).unflatten(1, mixed.shape[1:])
+
+    def spread(self, opening):
+        """Averages of the openings back to n, (n, B, c)."""
+        return (self.grow @ opening.flatten(1)).unflatten(1, opening.shape[1:])
+
+
+GATES = {"L": ("lrd", LongRange), "M": ("mrd", MiddleRange), "S": ("srd", ShortRange)}
+
+
+# ---- what makes gates fast on a processor: n first, so that all is a few large products ----------
+
+
+def mix(x, layer):
+    """Mix x (n, B, c) over n by a convolution of width 1: one product for all B and c."""
+    return torch.addmm(layer.bias[:, None], layer.weight[:, :, 0], x.flatten(1)).view(x.shape)
+
+
+def along(x, layer):
+    """Apply a linear layer, or a convolution of width 3 along n: (n, B, c) -> (n, B, c').
+
+    The convolution is one product: with a value and both its neighbours side by side where that
+    restores the channels, and with the value alone where that reduces them, whose few results are
+    then moved to the neighbours. It is that of all groups at once, zeros included.
+    """
+    if isinstance(layer, nn.Linear):
+        return layer(x)
+    taps = dense(layer)  # (3, c', c)
+    if len(taps[0]) > x.shape[2]:
+        x = torch.cat([shift(x, 1), x, shift(x, -1)], dim=2)
+        return F.linear(x, taps.transpose(0, 1).flatten(1))
+    before, here, after = F.linear(x, taps.flatten(0, 1)).chunk(3, dim=2)
+    return shift(before, 1) + here + shift(after, -1)
+
+
+def shift(x, steps):
+    """Move (n, ...) by one step up (1) or down (-1) along n; a zero comes in."""
+    ends = (0, 0) * (x.ndim - 1)
+    return F.pad(x[:-1], (*ends, 1, 0)) if steps == 1 else F.pad(x[1:], (*ends, 0, 1))
+
+
+def dense(layer):
+    """Weights (c', c / groups, 3) of a grouped convolution with all the zeros -> (3, c', c)."""
+    weight = layer.weight.unflatten(0, (layer.groups, -1)).permute(1, 2, 3, 0)
+    return weight.diag_embed().permute(2, 3, 0, 4, 1).flatten(3).flatten(1, 2)
+
+
+def averages(n, m):
+    """The matrix (m, n) that averages n values to m, as adaptive average pooling does."""
+    return F.adaptive_avg_pool1d(torch.eye(n), m).T.contiguous()
+
+
+def normalise(x, norm):
+    """Batch norm of (n, B, c) over n and B."""
+    return norm(x.flatten(0, 1)).view(x.shape)
+
+
+# ---- the network ---------------------------------------------------------------------------------
+
+
+class Gated(nn.Module):
+    """A place with up to three gates, whose sum `gated` gives."""
+
+    def __init__(self, gates, n, c, reduction):
+        super().__init__()
+        self.names = [GATES[letter][0] for letter in gates]
+        for letter in gates:
+            name, kind = GATES[letter]
+            self.add_module(name, kind(n, c, reduction))
+
+    def gated(self, x):
+        """Sum what the gates make of x (n, B, c); without gates, x itself."""
+        return sum(getattr(self, name)(x) for name in self.names) if self.names else x
+
+
+class TokenMixer(Gated):
+    """Mix (T, B, H) over time."""
+
+    def __init__(self, num_frames, dim, gates, dropout):
+        super().__init__(gates, dim, num_frames, TOKEN_REDUCTION)
+        self.mlp = Mlp(num_frames, 2, dropout)
+
+    def forward(self, x):
+        mixed = self.mlp(x.transpose(0, 2).contiguous())  # (H, B, T)
+        return x + self.gated(mixed).transpose(0, 2)
+
+
+class ChannelMixer(Gated):
+    """Mix (T, B, H) over channels."""
+
+    def __init__(self, num_frames, dim, gates, dropout):
+        super().__init__(gates, num_frames, dim, CHANNEL_REDUCTION)
+        self.mlp = Mlp(dim, 2, dropout)
+
+    def forward(self, x):
+        return x + self.gated(self.mlp(x))
+
+
+class MCMLP(Gated):
+    """Videos (B, T, D) -> hidden states (B, T, H): embed, mix time, mix channels, gate."""
+
+    def __init__(self, num_frames, feature_dim, dim, gates, dropout):
+        super().__init__(gates, num_frames, dim, CHANNEL_REDUCTION)
+        self.preproj = nn.Linear(feature_dim, dim)
+        self.token_mixer = TokenMixer(num_frames, dim, gates, dropout)
+        self.channel_mixer = ChannelMixer(num_frames, dim, gates, dropout)
+
+    def forward(self, frames):
+        x = F.relu(self.preproj(frames)).transpose(0, 1).contiguous()  # (T, B, H)
+        return self.gated(self.channel_mixer(self.token_mixer(x))).transpose(0, 1)
+
+    def gate_openings(self, frames: Tensor) -> dict[str, Tensor]:
+        """How far every gate opens for videos (B, T, D) -> {name: (B, T, H) from 0 to 1}.
+
+        Names are "token_mixer.lrd", "channel_mixer.srd", …, and "lrd", "mrd", "srd" at the end.
+        """
+        found, hooks = {}, []
+        for name, gate in self.named_modules():
+            if isinstance(gate, Gate):
+                # n are the channels in the token mixer: (n, B, c) -> (B, T, H)
+                order = (1, 2, 0) if name.startswith("token") else (1, 0, 2)
+
+                def note(gate, inputs, name=name, order=order):
+                    opening = gate.opening(mix(*inputs, gate.fc1))
+                    found[name] = opening.expand(inputs[0].shape).permute(order)
+
+                hooks.append(gate.register_forward_pre_hook(note))
+        try:
+            self(frames)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+
+# ---- the method ----------------------------------------------------------------------------------
 
 
 class MCMSH(VideoHasher):
@@ -94,6 +310,7 @@ class MCMSH(VideoHasher):
     def prepare(self, train, seed=0):
         """Find anchors and neighbours of the training set, or read those that were kept."""
         structures = find_structures(train, self.config.num_anchors, seed)
+        self.saved_seconds = structures.saved_seconds
         self.graph = structures.graph()
         self.targets = structures.nearest_anchors(self.config.hidden_dim)
         return self
@@ -103,45 +320,51 @@ class MCMSH(VideoHasher):
         self.alpha.fill_(math.sqrt(epoch + 1))
 
     def sample(self, train, indices, generator):
-        """Draw partners of videos (B,) and read all -> clips (5, B, T, D), label (B,), targets.
+        """Draw partners of videos (B,) and read all -> videos (2 or 5, B, T, D), label, targets.
 
-        Clips are the video and its partner, both corrupted, then, where the quadruplet loss asks
+        They are the video and its partner, both corrupted, then, where the quadruplet loss asks
         for them, a similar and two dissimilar ones. The partner is similar (label +1) half of the
         time, else dissimilar (-1); targets (2, B, H) are the anchors of video and partner.
         """
+        if len(indices) < 2:
+            raise ValueError("batch_size is 1: MCMSH's batch norms need two videos or more.")
         partner, label = draw_pairs(self.graph, indices, generator)
-        videos = [indices, partner]
+        drawn = [indices, partner]
         if self.config.quadruplet_weight:
             similar = self.graph.similar(indices, generator)
             far = self.graph.dissimilar(indices, generator)
-            videos += [similar, far, self.graph.dissimilar(indices, generator, unlike=far)]
-        clips = train.rows(torch.cat(videos)).unflatten(0, (len(videos), -1))
-        corrupt_(clips[:2], self.config.corruption, generator)
-        targets = self.targets[torch.stack(videos[:2])]
-        return {"clips": clips, "label": label, "targets": targets}
+            drawn += [similar, far, self.graph.dissimilar(indices, generator, unlike=far)]
+        videos = train.rows(torch.cat(drawn)).unflatten(0, (len(drawn), -1))
+        corrupt_(videos[:2], self.config.corruption, generator)
+        targets = self.targets[torch.stack(drawn[:2])]
+        return {"videos": videos, "label": label, "targets": targets}
 
     def losses(self, batch):
-        """Return the weighted terms of a batch of `sample`; a term of weight 0 is left out."""
+        """Compute the weighted terms of a batch of `sample`; a term of weight 0 is left out.
+
+        The videos of a tuple go through the network one after the other, as in the released code:
+        each has batch statistics of its own.
+        """
         c = self.config
-        hidden = self.mc_mlp(batch["clips"])
-        codes = self.relax(hidden)
+        states = [self.mc_mlp(videos) for videos in batch["videos"]]
+        codes = [self.relax(each) for each in states]
         terms = {
-            "cluster": lambda: sum(map(losses.cluster, hidden[:2], batch["targets"])),
-            "similarity": lambda: losses.similarity(*codes[:2], batch["label"]),
-            "quantisation": lambda: losses.quantisation(codes[0]) + losses.quantisation(codes[1]),
-            "quadruplet": lambda: losses.quadruplet(codes[0], *codes[2:]),
+            "cluster": lambda: sum(map(cluster, states[:2], batch["targets"])),
+            "similarity": lambda: similarity(*codes[:2], batch["label"]),
+            "quantisation": lambda: quantisation(codes[0]) + quantisation(codes[1]),
+            "quadruplet": lambda: quadruplet(codes[0], *codes[2:]),
         }
         weights = {name: getattr(c, f"{name}_weight") for name in terms}
         return {name: weights[name] * term() for name, term in terms.items() if weights[name]}
 
-    def relax(self, hidden):
-        """Relaxed codes of hidden states: (..., T, H) -> (..., K) in (-1, 1)."""
+    def relax(self, states):
+        """Relaxed codes of hidden states: (B, T, H) -> (B, K) in (-1, 1)."""
         weight, bias = self.alpha * self.binary.weight, self.alpha * self.binary.bias
-        return torch.tanh(F.linear(hidden, weight, bias).float()).mean(-2)
+        return torch.tanh(F.linear(states, weight, bias).float()).mean(1)
 
     def encode(self, frames):
         """Hash videos (B, T, D) -> (B, K) in {-1, +1}."""
-        return sign(self.relax(self.mc_mlp(frames[None])[0]))
+        return sign(self.relax(self.mc_mlp(frames)))
 
     @classmethod
     def from_released(cls, state, alpha=None):

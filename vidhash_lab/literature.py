@@ -24,7 +24,7 @@ class Published:
     source: str
 
 
-def published(**wanted):
+def published(**wanted) -> list[Published]:
     """List the published numbers whose fields are the wanted ones, in the order of the file.
 
     For example published(method="ConMH", dataset="FCVID", bits=64, metric="mAP@20"). A field that

@@ -1,0 +1,115 @@
+"""What every method offers: the contract that `fit`, `encode`, `save` and `load` rely on.
+
+A method is one subclass of `VideoHasher` in one file, ours or yours; `chain.py` is the example.
+Signs, and how a gradient passes through one, stand here too, since every method ends in them.
+
+B videos in a batch, T frames per video, D feature width, N videos in a set, K bits.
+"""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+
+class VideoHasher(nn.Module):
+    """A method: what it draws from the data, what it minimises, how it hashes.
+
+    `sample`, `losses` and `encode` are a method's own; `prepare` and `on_epoch` where it needs
+    them. A method without weights does all its learning in `prepare`.
+    """
+
+    Config = None  # the method's frozen config dataclass; checkpoints keep it as JSON
+    saved_seconds = 0.0  # what `prepare` would have taken longer had it found nothing kept
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    def prepare(self, train, seed: int = 0) -> Self:
+        """Learn what the method must know of the training set before the first epoch."""
+        return self
+
+    def on_epoch(self, epoch: int) -> None:
+        """Set what depends on the epoch (0, 1, …), before it begins."""
+
+    def sample(self, train, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Read videos (B,) of `train` and draw their augmentation -> the batch for `losses`."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it samples a batch.")
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute {term: weighted scalar}; the sum of the terms is the objective."""
+        raise NotImplementedError(f"{type(self).__name__} has no losses.")
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Hash videos (B, T, D) -> (B, K) in {-1, +1}."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it encodes videos.")
+
+    # ---- the same for all methods ----------------------------------------------------------------
+
+    @classmethod
+    def for_dataset(cls, dataset, bits: int = 64, seed: int = 0, **changes) -> Self:
+        """Build the model for a data set's T and D, with initial weights drawn from `seed`.
+
+        `changes` are fields of the method's config.
+        """
+        config = cls.Config(
+            bits=bits, num_frames=dataset.num_frames, feature_dim=dataset.feature_dim, **changes
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return cls(config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where weights and buffers are; the CPU for a model that has none."""
+        tensors = (*self.parameters(), *self.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
+
+    def check_fits(self, feature_set) -> None:
+        """Raise ValueError unless a feature set has the T and D that the model was built for."""
+        built_for = self.config.num_frames, self.config.feature_dim
+        given = feature_set.num_frames, feature_set.feature_dim
+        if built_for != given:
+            raise ValueError(
+                f"{type(self).__name__} was built for videos of (T, D) = {built_for}, "
+                f"{feature_set} has {given}. `{type(self).__name__}.for_dataset` builds one to fit."
+            )
+
+    @staticmethod
+    def warm_up() -> None:
+        """Call MKL's vector functions once, in one thread; `fit` and `encode` do so first.
+
+        MKL chooses a kernel for the processor at a function's first call. When two threads make
+        that call at once, one of them may run a kernel of lower accuracy (an error of 5e-5), and
+        the same seed gave other codes in one process of twelve.
+        """
+        one = torch.ones(1)
+        for name in ("tanh", "exp", "log", "sqrt", "sin", "cos", "erf"):
+            getattr(torch, name)(one)
+
+
+def sign(x: Tensor) -> Tensor:
+    """Binarise video codes to {-1, +1}; sign(0) is +1, where released codes leave a third value."""
+    return torch.where(x >= 0, 1.0, -1.0)
+
+
+def binarise(x: Tensor) -> Tensor:
+    """Binarise frame codes: +1 where x > 0, else -1; its gradient is that of a hard tanh.
+
+    The gradient passes where |x| < 1 and stops elsewhere. 0 gives -1, as the released code rounds
+    it; the video code's `sign` puts 0 at +1.
+    """
+    return _Binarise.apply(x)
+
+
+class _Binarise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.where(x > 0, 1.0, -1.0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return gradient * (x.abs() < 1)
