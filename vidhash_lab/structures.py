@@ -7,9 +7,10 @@ three nearest anchors are similar, two that share one only among their five are 
 Different from the released code, on purpose:
 
 - The tags are not kept as a dense (N, N) matrix: the five nearest anchors of a video hold the same.
-- There, two videos must share an anchor and have a kernel affinity above 1e-5; here the anchor
-  decides. The affinity of a pair depends on how many videos lie at the anchor, so the same two
-  videos lose their tag when the set grows. MEASURED
+- There, a tag takes a kernel affinity above 1e-5 besides the shared anchor, and the affinity falls
+  with the number of videos at the anchor: two videos would lose their tag where others are added.
+  No tag of digit-stories differs by it (200 anchors), none of 10,000 made-up videos (440 anchors),
+  1% where one made-up video in twenty lies four times as far out.
 - The projection is by principal components in descending order of their variance. There they come
   in the order in which `numpy.linalg.eig` returns them, which is none.
 - k-means is that of faiss, and an anchor without videos is moved, where it is dropped there.
@@ -68,13 +69,14 @@ def _project(anchors, dim):
 
     The largest loading of a component is positive, as in scikit-learn.
     """
-    from scipy.linalg import eigh  # imported where it is used: it is slow to import
+    from scipy.linalg import eigh  # imported where it is used: it takes a while
 
-    number, components = len(anchors), min(dim, *anchors.shape)
-    centred = anchors - anchors.mean(0, dtype=np.float64)
-    # The left singular vectors: few anchors are wide, and only the first components are wanted.
-    left = eigh(centred @ centred.T, subset_by_index=(number - components, number - 1))[1][:, ::-1]
-    axes = left.T @ centred
+    components, last = min(dim, *anchors.shape), len(anchors) - 1
+    centred = anchors - anchors.mean(0, dtype=np.float64).astype(np.float32)
+    # Left singular vectors from the small (A, A) product: a fifth of the time of a whole SVD.
+    products = (centred @ centred.T).astype(np.float64)
+    left = eigh(products, subset_by_index=(last + 1 - components, last))[1][:, ::-1]
+    axes = left.astype(np.float32).T @ centred
     loadings = np.take_along_axis(axes, np.abs(axes).argmax(1, keepdims=True), 1)[:, 0]
     projected = left * np.copysign(np.linalg.norm(axes, axis=1), loadings)
     return np.pad(projected, ((0, 0), (0, dim - components)))
@@ -312,14 +314,17 @@ def _draw(videos, uniform, tag, nearest, starts, members, ranks):
     depth = 3 if tag == SIMILAR else NEAREST
     for row, video in enumerate(videos):
         count = _candidates(video, depth, nearest, starts, members, ranks, levels, touched)
-        near = touched[:count]
-        level = levels[near]
-        levels[near] = 0
-        choices = near[level == 5] if tag == MIDDLE else near
-        if len(choices):
-            out[row] = choices[int(uniform[row] * len(choices))]
+        choices = 0
+        for other in touched[:count]:
+            touched[choices] = other
+            choices += tag == SIMILAR or levels[other] == 5
+            levels[other] = 0
+        if choices:
+            out[row] = touched[int(uniform[row] * choices)]
         else:
-            out[row] = _draw_outside(np.sort(near[level <= 3]), uniform[row], len(nearest))
+            count = _candidates(video, 3, nearest, starts, members, ranks, levels, touched)
+            levels[touched[:count]] = 0
+            out[row] = _draw_outside(np.sort(touched[:count]), uniform[row], len(nearest))
     return out
 
 
