@@ -20,7 +20,7 @@ def encode(
     The model comes back in the mode and on the device it was on. ValueError for videos that do not
     fit the model and for a K that is no multiple of 8.
     """
-    import lightning_fabric  # takes a second to import, and only those who encode need it
+    import lightning_fabric  # slow to import, and only this function needs it
 
     model.check_fits(feature_set)
     if model.config.bits % 8:

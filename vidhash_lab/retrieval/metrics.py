@@ -12,7 +12,7 @@ are relevant to each other when they share at least one label. A query with noth
 scores 0 everywhere.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -235,17 +235,10 @@ def radius_curve(total: np.ndarray, relevant: np.ndarray) -> RadiusCurve:
     )
 
 
-def _score_by_rank(
-    total,
-    relevant,
-    cutoffs,
-    ties,
-    denominator,
-    ranked: Callable[[slice], np.ndarray] | None = None,
-):
+def _score_by_rank(total, relevant, cutoffs, ties, denominator, ranked=None):
     """Score histograms (Q, K+1) at every rank -> what an Evaluation says of ranks, by name.
 
-    Only "stable" needs `ranked`: rows of queries -> their relevance (B, N) in ranked order.
+    Only "stable" needs `ranked`, a function: slice of queries -> relevance (B, N) in ranked order.
     """
     items, found = total[0].sum(), relevant.sum(axis=1)
     ranks = np.arange(1, min(max([100, *cutoffs]), items) + 1)
@@ -328,7 +321,7 @@ def _tied_precision(total, relevant, gain, k, ties, denominator):
         return values.max(axis=1, where=possible, initial=0)
     if ties == "worst":
         return values.min(axis=1, where=possible, initial=1)
-    from scipy.special import gammaln  # here alone, for it takes a while to import
+    from scipy.special import gammaln  # slow to import, and only this case needs it
 
     ways = np.where(possible, -gammaln(np.maximum(cells, 0) + 1).sum(axis=0), -np.inf)
     weights = np.exp(ways - ways.max(axis=1, keepdims=True))

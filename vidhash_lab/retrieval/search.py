@@ -11,7 +11,7 @@ class HammingIndex:
     """Exact nearest neighbours among packed codes (N, K/8) uint8; `len(index)` is N."""
 
     def __init__(self, codes: np.ndarray):
-        import faiss  # takes a while to import: what opens no index does without
+        import faiss  # slow to import, and only an index needs it
 
         codes = np.ascontiguousarray(check_codes("database", codes))
         self._index = faiss.IndexBinaryFlat(8 * codes.shape[1])
