@@ -6,6 +6,8 @@ relevant ones: expected, best and worst values follow in closed form (McSherry a
 "Computing information retrieval performance measures efficiently in the presence of tied
 scores", ECIR 2008, https://doi.org/10.1007/978-3-540-78646-7_38).
 
+`score` judges a model on a data set, `evaluate` codes and labels, `average_precision` rankings.
+
 Q queries, N items that a query can find, K bits, C labels, G ranks, B queries of a block. Codes
 are packed (N, K/8) uint8 in the order of numpy.packbits; smaller distance is closer. Two videos
 are relevant to each other when they share at least one label. A query with nothing relevant
@@ -141,11 +143,17 @@ def score(
     truth = _labels_of(dataset, labels)
     if isinstance(model, nn.Module):
         query_codes = encode(model, dataset.query)
-        model = query_codes, query_codes if dataset.self_query else encode(model, dataset.database)
+        codes = query_codes, query_codes if dataset.self_query else encode(model, dataset.database)
+    else:
+        codes = model
     return evaluate(
-        *model, *truth, k=cutoffs, ties=ties, denominator=denominator,
+        *codes,
+        *truth,
+        k=cutoffs,
+        ties=ties,
+        denominator=denominator,
         exclude_self=dataset.self_query,
-    )  # fmt: skip
+    )
 
 
 def evaluate(
