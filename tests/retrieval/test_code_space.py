@@ -65,5 +65,5 @@ def test_a_map_keeps_groups_together_and_its_seed_makes_it():
 
 
 def test_neighbours_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="with 5 codes it can be 2 to 4"):
+    with pytest.raises(ValueError, match=r"n_neighbors=5 must lie in 2\.\.4 for 5 codes"):
         project(np.zeros((5, 1), np.uint8), n_neighbors=5)

@@ -1,16 +1,18 @@
 """Metrics against enumeration of every order within ties, slow loops and another package."""
 
-from dataclasses import replace
 from itertools import permutations, product
 
+import h5py
 import numpy as np
 import pytest
 import trm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidhash_lab.retrieval.comparison import compare
-from vidhash_lab.retrieval.metrics import average_precision, evaluate, twin_probe
+from vidhash_lab.data.catalog import open_dataset
+from vidhash_lab.models.baselines import LSH
+from vidhash_lab.retrieval.codes import encode
+from vidhash_lab.retrieval.metrics import average_precision, evaluate, score
 
 DENOMINATORS = ("k", "min", "relevant")
 
@@ -243,101 +245,10 @@ def test_errors_say_what_to_change(changes, message):
         evaluate(*sets, **options)
 
 
-def with_scores(scores):
-    """An evaluation whose average precision at 20 is given."""
-    result = evaluate(*random_sets(queries=len(scores)), k=20)
-    return replace(result, average_precision={20: scores})
-
-
-def test_compare_finds_a_difference_of_known_error():
-    rng = np.random.default_rng(0)
-    base, gain = rng.random(400), rng.normal(0.02, 0.1, 400)
-    a, b = with_scores(base + gain), with_scores(base)
-    result = compare(a, b)
-    error = gain.std() / np.sqrt(400)
-    assert result.difference == pytest.approx(gain.mean())
-    normal = gain.mean() - 1.96 * error, gain.mean() + 1.96 * error
-    assert result.interval == pytest.approx(normal, abs=0.1 * error)
-    assert 0 < result.p_value < 0.05 and result.interval[0] > 0
-    assert result.mean == pytest.approx(((base + gain).mean(), base.mean()))
-    assert compare(b, a).difference == -result.difference
-    assert compare(b, a).p_value == pytest.approx(result.p_value)
-    assert compare(a, b).interval == result.interval != compare(a, b, seed=1).interval
-
-
-def test_compare_does_not_see_what_is_not_there():
-    rng = np.random.default_rng(1)
-    scores = rng.random(300)
-    same = compare(with_scores(scores), with_scores(scores))
-    assert (same.difference, same.interval, same.p_value) == (0, (0, 0), 1)
-    noise = rng.normal(0, 0.1, 300)
-    found = compare(with_scores(scores + noise - noise.mean()), with_scores(scores))
-    assert found.p_value > 0.9 and found.interval[0] < 0 < found.interval[1]
-
-
-def test_compare_averages_seeds_and_reports_their_spread():
-    rng = np.random.default_rng(2)
-    scores = rng.random((3, 200))
-    result = compare([with_scores(row) for row in scores], with_scores(scores[0]), resamples=500)
-    assert result.seeds == (3, 1)
-    assert result.mean[0] == pytest.approx(scores.mean())
-    assert result.deviation[0] == pytest.approx(np.std(scores.mean(axis=1), ddof=1))
-    assert np.isnan(result.deviation[1])
-    assert result.difference == pytest.approx((scores.mean(axis=0) - scores[0]).mean())
-
-
-def test_compare_refuses_what_cannot_be_compared():
-    a = with_scores(np.ones(50))
-    for changes in [{"ties": "best"}, {"denominator": "min"}, {"exclude_self": True}]:
-        with pytest.raises(ValueError, match="protocols differ"):
-            compare(a, replace(a, **changes))
-    for other in [replace(a, relevant=a.relevant + 1), with_scores(np.ones(51))]:
-        with pytest.raises(ValueError, match="queries differ"):
-            compare(a, other)
-    with pytest.raises(ValueError, match=r"k=5 was not evaluated, only \[20\]"):
-        compare(a, a, k=5)
-    with pytest.raises(ValueError, match="at least one"):
-        compare(a, [])
-    assert compare(a, replace(a, bits=32)).difference == 0
-
-
 def test_videos_without_labels_cannot_be_judged():
     codes = np.zeros((5, 2), np.uint8)
     with pytest.raises(ValueError, match="have no labels"):
         evaluate(codes, codes, None, None, k=1)
-
-
-def test_the_twin_probe_is_its_definition_over_all_orders():
-    """Ranks are expectations: average over many random orders within each distance."""
-    random = np.random.default_rng(0)
-    queries, items = (
-        random.integers(0, 16, (6, 1), np.uint8),
-        random.integers(0, 16, (40, 1), np.uint8),
-    )
-    query_labels = np.eye(4, dtype=bool)[random.integers(0, 4, 6)]
-    labels = np.eye(4, dtype=bool)[random.integers(0, 4, 40)]
-    twins = [1, 0, 3, 2]
-    probe = twin_probe(queries, items, query_labels, labels, twins)
-    distances = np.bitwise_count(queries ^ items.T)
-    for q in range(6):
-        own = labels[:, query_labels[q].argmax()]
-        twin = labels[:, twins[query_labels[q].argmax()]]
-        ranks = [np.lexsort((random.random(40), distances[q])).argsort() + 1 for _ in range(4000)]
-        mean_rank = np.mean(ranks, axis=0)
-        assert probe.own_rank[q] == pytest.approx(mean_rank[own].mean(), abs=0.4)
-        assert probe.twin_rank[q] == pytest.approx(mean_rank[twin].mean(), abs=0.4)
-        ours, theirs = distances[q][own][:, None], distances[q][twin][None]
-        assert probe.preference[q] == pytest.approx(((ours < theirs) + (ours == theirs) / 2).mean())
-
-
-def test_the_twin_probe_refuses_what_are_no_pairs():
-    codes, labels = np.zeros((3, 1), np.uint8), np.eye(3, dtype=bool)
-    for odd in ([0, 1, 2], [1, 2, 0], [1, 0], [1, 0, 7]):
-        with pytest.raises(ValueError, match="twins"):
-            twin_probe(codes, codes, labels, labels, odd)
-    lonely = np.eye(4, dtype=bool)[[0, 2]]  # nobody has label 1 or 3
-    probe = twin_probe(codes[:2], codes[:2], lonely, lonely, [1, 0, 3, 2])
-    assert np.isnan(probe.preference).all() and (probe.own_rank == 1.5).all()
 
 
 def test_labels_may_lie_column_by_column():
@@ -346,3 +257,93 @@ def test_labels_may_lie_column_by_column():
     expected = evaluate(codes, codes, labels, labels, k=5).map_at
     columns = np.asfortranarray(labels)
     assert evaluate(np.asfortranarray(codes), codes, columns, columns, k=5).map_at == expected
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+@pytest.mark.parametrize("denominator", DENOMINATORS)
+def test_other_ties_of_the_same_histograms_are_those_of_an_evaluation(denominator, exclude_self):
+    codes, _, labels, _ = random_sets(queries=150, width=1)
+    sets, options = (codes, codes, labels, labels), {"denominator": denominator}
+    first, best, worst = (
+        evaluate(*sets, ties=ties, exclude_self=exclude_self, **options)
+        for ties in ("stable", "best", "worst")
+    )
+    for expected in (best, worst):
+        found = first.with_ties(expected.ties)
+        assert found.protocol == expected.protocol and found.map_at == expected.map_at
+        assert found.ceiling == expected.ceiling
+        for name in ("relevant", "ranks", "precision", "recall"):
+            assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    assert worst.area <= best.with_ties("expected").area <= best.area
+    assert first.with_ties("stable") is first
+    with pytest.raises(ValueError, match="needs the order of the database"):
+        best.with_ties("stable")
+    with pytest.raises(ValueError, match="ties='mean' must be one of"):
+        best.with_ties("mean")
+
+
+@pytest.mark.parametrize("items, expected", [(3, [3]), (5, [5]), (71, [5, 20, 40, 60])])
+def test_without_k_those_are_evaluated_that_the_database_can_fill(items, expected):
+    _, codes, _, labels = random_sets(items=items)
+    result = evaluate(codes, codes, labels, labels)
+    assert list(result.map_at) == expected
+    alone = evaluate(codes, codes, labels, labels, exclude_self=True)
+    assert max(alone.map_at) <= items - 1 and alone.map_at
+    with pytest.raises(ValueError, match="holds the query alone"):
+        evaluate(codes[:1], codes[:1], labels[:1], labels[:1], exclude_self=True)
+
+
+def test_a_video_of_a_file_of_ones_own_does_not_find_itself(random_features):
+    dataset = open_dataset(random_features(shape=(71, 10, 12)))
+    codes = np.random.default_rng(3).integers(0, 256, (71, 4), dtype=np.uint8)
+    distances, labels = hamming(codes, codes), dataset.query.labels
+    precisions = []
+    for query in range(71):
+        others = np.delete(np.arange(71), query)
+        order = others[np.argsort(distances[query, others], kind="stable")]
+        relevance = (labels[order] & labels[query]).any(1)
+        precisions.append(plain_average_precision(relevance, 20, "k"))
+    result = score((codes, codes), dataset, ties="stable")
+    assert result.map_at[20] == pytest.approx(np.mean(precisions), abs=1e-12)
+    assert list(result.map_at) == [5, 20, 40, 60] and result.exclude_self
+    assert evaluate(codes, codes, labels, labels, ties="stable").map_at[20] > result.map_at[20]
+
+
+def test_a_model_scores_as_its_codes_do_and_encodes_each_set_once(random_features, tmp_path):
+    for part, count in (("train", 20), ("database", 40), ("query", 6)):
+        random_features(f"{part}.h5", (count, 4, 8), seed=count)
+    for dataset in (open_dataset(tmp_path), open_dataset(tmp_path / "database.h5")):
+        model = LSH.for_dataset(dataset, 16).prepare(dataset.train)
+        codes = encode(model, dataset.query), encode(model, dataset.database)
+        encoded = []
+        counted = model.encode
+        model.encode = lambda frames: encoded.append(len(frames)) or counted(frames)  # noqa: B023
+        options = {"k": 7, "ties": "worst", "denominator": "min"}
+        result = score(model, dataset, **options)
+        assert encoded == ([40] if dataset.self_query else [6, 40])
+        assert result.map_at == score(codes, dataset, **options).map_at
+        assert (result.ties, result.denominator) == ("worst", "min")
+        assert result.exclude_self == dataset.self_query
+
+
+def test_labels_to_score_by_are_chosen_and_missing_ones_named(random_features):
+    path = random_features(shape=(30, 4, 8))
+    fine = np.eye(30, dtype=bool) | np.eye(30, dtype=bool)[::-1]  # each video has one match
+    codes = (np.zeros((30, 2), np.uint8),) * 2
+    with pytest.raises(ValueError, match=r"features: the query set has no `fine_labels`.*\.h5"):
+        score(codes, open_dataset(path), labels="fine_labels")
+    with h5py.File(path, "a") as file:
+        file["fine_labels"] = fine
+    result = score(codes, open_dataset(path), labels="fine_labels")
+    assert (result.relevant == 1).all()
+    with pytest.raises(ValueError, match="labels='views' must be one of"):
+        score(codes, open_dataset(path), labels="views")
+
+
+def test_what_cannot_be_scored_is_refused_before_a_video_is_encoded(random_features):
+    dataset = open_dataset(random_features(shape=(30, 4, 8)))
+    model = LSH.for_dataset(dataset, 16)
+    model.encode = None  # would fail otherwise
+    for options in ({"k": 30}, {"ties": "mean"}, {"denominator": "K"}, {"labels": "fine_labels"}):
+        with pytest.raises(ValueError):
+            score(model, dataset, **options)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vidhash_lab.data import FeatureSet, open_dataset
+from vidhash_lab.data.catalog import open_dataset
+from vidhash_lab.data.features import FeatureSet
 from vidhash_lab.retrieval.search import HammingIndex, nearest_frames, retrieve
 
 
@@ -59,11 +60,18 @@ def test_retrieve_says_which_results_share_a_label(random_features, tmp_path):
         random_features(f"{part}.h5", (count, 4, 8), seed=count)
     dataset = open_dataset(tmp_path)
     database, queries = random_codes(40, 2, 0), random_codes(6, 2, 1)
-    found, distances, relevant = retrieve(dataset, HammingIndex(database), queries, 4, 7)
+    distances, found, relevant = retrieve(dataset, HammingIndex(database), queries, 4, 7)
     every = np.bitwise_count(queries[4] ^ database).sum(axis=1)
     assert distances.tolist() == sorted(every.tolist())[:7] == every[found].tolist()
     shared = [(dataset.database.labels[row] & dataset.query.labels[4]).any() for row in found]
     assert relevant.tolist() == shared
+
+
+def test_retrieve_without_labels_judges_nothing(random_features):
+    dataset = open_dataset(random_features(shape=(30, 4, 8), labels=0))
+    codes = random_codes(30, 2, 0)
+    distances, found, relevant = retrieve(dataset, HammingIndex(codes), codes, 3, 5)
+    assert (distances[0], found.shape, relevant) == (0, (5,), None)
 
 
 def test_nearest_frames_of_frames_are_themselves(random_features):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidhash_lab.retrieval.codes import unpack
-from vidhash_lab.retrieval.hamming import check_codes, checked_words, distance_histograms
+from vidhash_lab.retrieval.hamming import check_codes, checked_words, count_distances
 from vidhash_lab.retrieval.metrics import evaluate
 from vidhash_lab.retrieval.search import HammingIndex
 
@@ -34,15 +34,15 @@ class BitUse:
     largest: int
 
     @property
-    def redundancy(self):
-        """Root mean square correlation of two different bits."""
+    def redundancy(self) -> float:
+        """Root mean square correlation of two different bits; 0 for a single bit."""
         K = len(self.balance)
         off = self.correlation[~np.eye(K, dtype=bool)]
         return float(np.sqrt((off**2).mean())) if K > 1 else 0.0
 
 
-def bit_use(codes):
-    """Measure how packed codes use their bits -> BitUse."""
+def bit_use(codes: np.ndarray) -> BitUse:
+    """Measure how packed codes (N, K/8) use their bits."""
     bits = unpack(check_codes("these", codes)).astype(np.float64)  # (N, K) in {-1, +1}
     balance = bits.mean(axis=0)
     share = np.stack([(1 + balance) / 2, (1 - balance) / 2])
@@ -52,41 +52,52 @@ def bit_use(codes):
         scale = np.sqrt((centred**2).sum(axis=0))
         correlation = np.nan_to_num(centred.T @ centred / np.outer(scale, scale), nan=0.0)
     _, counts = np.unique(codes, axis=0, return_counts=True)
-    return BitUse(balance, entropy, correlation, len(counts), int(counts.max()))
+    return BitUse(
+        balance=balance,
+        entropy=entropy,
+        correlation=correlation,
+        distinct=len(counts),
+        largest=int(counts.max()),
+    )
 
 
-def purity(codes, labels, k=10):
-    """Mean share of a video's k nearest others that share a label with it; labels are (N, C).
+def purity(codes: np.ndarray, labels: np.ndarray, k: int = 10) -> float:
+    """Mean share of a video's k nearest others that share a label with it.
 
-    The nearest in Hamming space, expected over all orders of those at the same distance.
+    Codes are packed (N, K/8), labels (N, C). The nearest in Hamming space, expected over all
+    orders of those at the same distance; ValueError for k outside 1..N-1.
     """
     result = evaluate(codes, codes, labels, labels, k=(k,), exclude_self=True)
     return float(result.precision[k - 1])
 
 
-def pair_distances(codes, labels):
+def pair_distances(codes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Count pairs of videos at each distance -> those that share a label, all others: (K+1,) each.
 
-    Every pair counts twice, once from either side; no video is paired with itself.
+    Codes are packed (N, K/8), labels (N, C). Every pair counts twice, once from either side; no
+    video is paired with itself.
     """
     sets, bits = checked_words(codes, codes, labels, labels)
-    total, relevant = distance_histograms(*sets, np.arange(len(codes)), bits)
+    total, relevant = count_distances(*sets, np.arange(len(codes)), bits)
     together = relevant.sum(axis=0, dtype=np.int64)
     return together, total.sum(axis=0, dtype=np.int64) - together
 
 
-def project(codes, n_neighbors=15, min_dist=0.1, seed=0):
+def project(
+    codes: np.ndarray, n_neighbors: int = 15, min_dist: float = 0.1, seed: int = 0
+) -> np.ndarray:
     """Lay packed codes out on a plane by UMAP with the Hamming metric -> (N, 2) float32.
 
     UMAP gets each code's exact nearest neighbours from `HammingIndex`: nothing is N x N. More
     `n_neighbors` show more of the whole and less of the detail; `min_dist` is how tightly points
-    that are alike may lie. The same seed gives the same map on one machine.
+    that are alike may lie. The same seed gives the same map on one machine. ValueError for
+    `n_neighbors` outside 2..N-1.
     """
     import umap  # compiles for seconds at its import, and only maps need it
 
     if not 2 <= n_neighbors < len(codes):
-        raise ValueError(f"n_neighbors is {n_neighbors}; with {len(codes)} codes it can be 2 to "
-                         f"{len(codes) - 1}")  # fmt: skip
+        allowed = f"2..{len(codes) - 1} for {len(codes)} codes"
+        raise ValueError(f"n_neighbors={n_neighbors} must lie in {allowed}")
     distances, found = HammingIndex(codes).search(codes, n_neighbors)
     found, distances = _self_first(found, distances.astype(np.float32))
     reducer = umap.UMAP(
@@ -98,16 +109,17 @@ def project(codes, n_neighbors=15, min_dist=0.1, seed=0):
         precomputed_knn=(found, distances / (8 * codes.shape[1]), None),
     )
     with warnings.catch_warnings():
-        # Of the neighbours that were handed in, and of codes that many videos share.
+        # UMAP warns of neighbours that it did not find itself and of codes that videos share.
         warnings.filterwarnings("ignore", module="umap")
         warnings.filterwarnings("ignore", module="sklearn")
         return reducer.fit_transform(unpack(codes).astype(np.float32))
 
 
 def _self_first(found, distances):
-    """Put each video first among its neighbours, where many share its code and crowd it out."""
+    """Put each video first among its neighbours, also where others of its code crowd it out."""
     own = np.arange(len(found))
-    place = np.where((found == own[:, None]).any(1), (found == own[:, None]).argmax(1), -1)
+    is_own = found == own[:, None]
+    place = np.where(is_own.any(1), is_own.argmax(1), -1)
     found, distances = found.copy(), distances.copy()
     found[own, place], distances[own, place] = found[:, 0], distances[:, 0]
     found[:, 0], distances[:, 0] = own, 0

@@ -4,6 +4,7 @@ One seed is an anecdote, and so is one draw of queries: a difference in mAP mean
 is larger than what other queries from the same source would make of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,7 @@ class Comparison:
     deviation: tuple[float, float]
     seeds: tuple[int, int]
 
-    def __str__(self):
+    def __str__(self) -> str:
         low, high = self.interval
         return (
             f"difference in mAP@{self.k} {self.difference:+.3f} "
@@ -37,12 +38,19 @@ class Comparison:
         )
 
 
-def compare(evaluation_a, evaluation_b, k=20, *, resamples=10_000, seed=0):
-    """Ask whether a is better than b at k by a paired bootstrap over queries -> Comparison.
+def compare(
+    evaluation_a: Evaluation | Sequence[Evaluation],
+    evaluation_b: Evaluation | Sequence[Evaluation],
+    k: int = 20,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """Ask whether a is better than b at k by a paired bootstrap over queries.
 
     Each side is an Evaluation or a sequence of them (seeds), whose average precision is averaged
-    query by query first. ValueError unless all have the same queries and protocol; only the bits
-    may differ, for 32 against 64 bits is a fair question.
+    query by query first. ValueError unless all have the same queries and protocol and hold `k`;
+    only the bits may differ, for 32 against 64 bits is a fair question.
     """
     sides = [[s] if isinstance(s, Evaluation) else list(s) for s in (evaluation_a, evaluation_b)]
     _check_comparable(sides, k)
