@@ -55,9 +55,11 @@ def every_figure():
     yield plots.variants(("x", {"a": [0.1, 0.2]}), ("y", {"a": [1, 2]}), note="n")
     yield plots.ablation({"a": [0.1, 0.2], "b": [0.3]}, {"a": 0.4}, xlabel="mAP", source="paper")
     yield plots.training_curves({"one": history(), "other": history()})
-    yield plots.sweep([0.1, 0.5], {"ConMH": [[0.1, 0.2], [0.3, 0.4]]}, xlabel="x", ylabel="y")
-    yield plots.sweep([1], {"a": [[0.1]]}, xlabel="x", ylabel="y", references={"b": 0.2}, note="n")
-    yield plots.codes(GENERATOR.integers(0, 256, (5, 8), dtype=np.uint8))
+    yield plots.mean_curves([0.1, 0.5], {"ConMH": [[0.1, 0.2], [0.3, 0.4]]}, xlabel="x", ylabel="y")
+    yield plots.mean_curves(
+        [1], {"a": [[0.1]]}, xlabel="x", ylabel="y", references={"b": 0.2}, note="n"
+    )
+    yield plots.code_rows(GENERATOR.integers(0, 256, (5, 8), dtype=np.uint8))
     yield plots.bars({"a": 1.0, "b": 1000.0}, xlabel="ms", logarithmic=True, note="on two cores")
     yield plots.precision_recall({"16": {"a": RESULT, "b": RESULT}, "32": {"a": RESULT}})
     yield plots.radius_curves({"a": RESULT}, dashed=["a"])
@@ -66,8 +68,8 @@ def every_figure():
     yield plots.within_radius(RESULT.radius, 0, FRAMES, results[:0], [], [])
     points, lit = GENERATOR.random((50, 2)), {"one": np.arange(50) < 9, "two": np.arange(50) > 30}
     yield plots.code_maps({"a": points, "b": points, "c": points}, lit, {n: "note" for n in "abc"})
-    yield plots.bit_use({"a": bit_use(CODES), "b": bit_use(CODES)})
-    yield plots.pair_distances({"a": pair_distances(CODES, LABELS)}, note="n")
+    yield plots.bit_balance({"a": bit_use(CODES), "b": bit_use(CODES)})
+    yield plots.distance_histograms({"a": pair_distances(CODES, LABELS)}, note="n")
 
 
 @pytest.mark.parametrize("figure", list(every_figure()))
@@ -113,13 +115,13 @@ def test_right_and_wrong_results_differ_in_sign_and_colour():
 
 
 def test_codes_draw_plus_one_dark():
-    (drawn,) = images(plots.codes(np.array([[0b10000001]], np.uint8)))
+    (drawn,) = images(plots.code_rows(np.array([[0b10000001]], np.uint8)))
     assert drawn[0].tolist() == [0, 1, 1, 1, 1, 1, 1, 0]
 
 
-def test_a_sweep_shows_mean_deviation_and_every_seed():
+def test_mean_curves_show_mean_deviation_and_every_seed():
     runs = np.array([[0.1, 0.3], [0.5, 0.9]])
-    figure = plots.sweep([0.25, 0.5], {"ConMH": runs}, xlabel="mask ratio", ylabel="mAP@20")
+    figure = plots.mean_curves([0.25, 0.5], {"ConMH": runs}, xlabel="mask ratio", ylabel="mAP@20")
     axis = figure.axes[0]
     np.testing.assert_allclose(axis.lines[0].get_ydata(), [0.2, 0.7])
     assert len(axis.collections[0].get_offsets()) == 4
