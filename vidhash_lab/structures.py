@@ -21,7 +21,8 @@ import torch
 from numba import njit
 from tqdm.auto import tqdm
 
-from vidhash_lab.data import DataError, cache_folder, written_whole
+from vidhash_lab.data.catalog import cache_folder
+from vidhash_lab.data.files import DataError, written_whole
 
 NEAREST = 5  # anchors that a video keeps, nearest first
 OTHER, SIMILAR, MIDDLE = 0, 1, 2  # tags of a pair of videos

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from tqdm.auto import tqdm
 
 from vidhash_lab.checkpoints import Run
-from vidhash_lab.data import prefetch
+from vidhash_lab.data.features import prefetch
 from vidhash_lab.models import METHODS
 from vidhash_lab.models.baselines import LSH
 

@@ -26,7 +26,7 @@ import yaml
 from IPython.display import display
 from PIL import Image
 
-from vidhash_lab.data import written_whole
+from vidhash_lab.data.files import written_whole
 
 METRICS_TYPE = "application/vnd.vidhash-lab.metrics+json"
 WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
