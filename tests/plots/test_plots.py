@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from vidhash_lab import evaluate, plots
@@ -114,6 +115,12 @@ def test_right_and_wrong_results_differ_in_sign_and_colour():
     assert first.get_color() != second.get_color()
 
 
+def test_results_of_videos_without_labels_have_no_sign():
+    figure = plots.query_results(FRAMES, FRAMES[None][[0, 0]], [3, 11], None, 64)
+    assert [axis.texts[0].get_text() for axis in figure.axes[1:]] == ["3 / 64", "11 / 64"]
+    assert {axis.texts[0].get_color() for axis in figure.axes[1:]} == {plots.GREY}
+
+
 def test_codes_draw_plus_one_dark():
     (drawn,) = images(plots.code_rows(np.array([[0b10000001]], np.uint8)))
     assert drawn[0].tolist() == [0, 1, 1, 1, 1, 1, 1, 0]
@@ -153,17 +160,15 @@ def test_scenes_have_one_colour_each():
 
 
 def test_a_band_shows_what_ties_leave_open():
-    bounds = [
-        evaluate(CODES[:8], CODES, LABELS[:8], LABELS, k=(5,), ties=ties)
-        for ties in ("worst", "best")
-    ]
-    figure = plots.precision_recall({"": {"a": RESULT}}, bands={"": {"a": bounds}})
-    drawn = figure.axes[0].collections[0].get_paths()[0].vertices
-    recall = np.linspace(0, 1, 200)
-    for bound in bounds:
+    drawn = plots.precision_recall({"": {"a": RESULT, "b": RESULT}}, shaded=["b"]).axes[0]
+    (band,) = drawn.collections
+    assert band.get_facecolor()[0, :3].tolist() == list(to_rgb(drawn.lines[1].get_color()))
+    vertices, recall = band.get_paths()[0].vertices, np.linspace(0, 1, 200)
+    for ties in ("worst", "best"):
+        bound = evaluate(CODES[:8], CODES, LABELS[:8], LABELS, k=(5,), ties=ties)
         wanted = np.column_stack([recall, bound.precision_at(recall)])
-        assert all(np.isclose(drawn, point).all(axis=1).any() for point in wanted)
-    np.testing.assert_array_equal(figure.axes[0].lines[0].get_xdata(), RESULT.recall)
+        assert all(np.isclose(vertices, point).all(axis=1).any() for point in wanted)
+    np.testing.assert_array_equal(drawn.lines[0].get_xdata(), RESULT.recall)
 
 
 def test_curves_of_different_protocols_cannot_share_a_figure():

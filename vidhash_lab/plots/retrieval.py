@@ -4,6 +4,7 @@ K bits, R results, T frames per video; pictures are (T, h, w) or (T, h, w, 3) ui
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,8 +22,7 @@ from vidhash_lab.plots.style import (
     new_figure,
     new_panels,
 )
-from vidhash_lab.retrieval.hamming import RadiusCurve
-from vidhash_lab.retrieval.metrics import Evaluation
+from vidhash_lab.retrieval.metrics import Evaluation, RadiusCurve
 
 RECALL = np.linspace(0, 1, 200)
 LINES = (*COLOURS, GREY)
@@ -32,21 +32,21 @@ def precision_recall(
     panels: Mapping[str, Mapping[str, Evaluation]],
     *,
     dashed: Collection[str] = (),
-    bands: Mapping[str, Mapping[str, tuple[Evaluation, Evaluation]]] | None = None,
+    shaded: Collection[str] = (),
 ) -> Figure:
     """Draw precision over recall by rank, {panel: {label: Evaluation}}, panels side by side.
 
-    `dashed` names lines (baselines) to tell apart by more than colour; `bands` {panel: {label:
-    (worst, best)}}, two Evaluations each, shades what the order within ties could make of a line.
-    ValueError for results of different protocols.
+    `dashed` names lines (baselines) to tell apart by more than colour; those that `shaded` names
+    get a band, from the worst to the best order within ties. ValueError for results of different
+    protocols, and for a band of "stable" ties.
     """
     figure, axes = new_panels(3.9, len(panels), sharex=True, sharey=True)
     for axis, (title, results) in zip(axes, panels.items()):
         _draw_lines(axis, {n: (r.recall, r.precision) for n, r in results.items()}, dashed)
-        for line, label in zip(list(axis.lines), results):
-            if label in (bands or {}).get(title, {}):
-                low, high = (bound.precision_at(RECALL) for bound in bands[title][label])
-                axis.fill_between(RECALL, low, high, color=line.get_color(), alpha=0.2, lw=0)
+        for colour, (label, result) in zip(cycle(LINES), results.items()):
+            if label in shaded:
+                low, high = (result.with_ties(t).precision_at(RECALL) for t in ("worst", "best"))
+                axis.fill_between(RECALL, low, high, color=colour, alpha=0.2, lw=0)
         axis.set_ylim(0, 1.02)
         finish(axis, "recall", "precision" if axis is axes[0] else "", title=title)
     axes[-1].legend(frameon=False, loc="upper right", fontsize=9)
@@ -126,9 +126,8 @@ def within_radius(
 
 def _draw_lines(axis, lines, dashed):
     """Draw {label: (x, y)}, a colour each; those that `dashed` names are dashed."""
-    for number, (label, (x, y)) in enumerate(lines.items()):
-        style = "--" if label in dashed else "-"
-        axis.plot(x, y, style, color=LINES[number % len(LINES)], lw=1.8, label=label)
+    for colour, (label, (x, y)) in zip(cycle(LINES), lines.items()):
+        axis.plot(x, y, "--" if label in dashed else "-", color=colour, lw=1.8, label=label)
 
 
 def _protocol(panels):
