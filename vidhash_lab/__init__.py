@@ -23,7 +23,8 @@ from vidhash_lab.models import (
 from vidhash_lab.recipes import published_recipe
 from vidhash_lab.retrieval.codes import encode, pack, unpack
 from vidhash_lab.retrieval.comparison import Comparison, compare
-from vidhash_lab.retrieval.metrics import Evaluation, TwinProbe, evaluate, twin_probe
+from vidhash_lab.retrieval.metrics import Evaluation, evaluate
+from vidhash_lab.retrieval.probes import TwinProbe, twin_probe
 from vidhash_lab.retrieval.search import HammingIndex
 from vidhash_lab.training import NonFiniteLoss, StepDecay, fit
 from vidhash_lab.videos.extraction import extract

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidhash_lab.retrieval.comparison import compare
-from vidhash_lab.retrieval.metrics import average_precision, evaluate, twin_probe
+from vidhash_lab.retrieval.metrics import average_precision, evaluate
+from vidhash_lab.retrieval.probes import twin_probe
 
 DENOMINATORS = ("k", "min", "relevant")
 

@@ -59,7 +59,7 @@ def test_retrieve_says_which_results_share_a_label(random_features, tmp_path):
         random_features(f"{part}.h5", (count, 4, 8), seed=count)
     dataset = open_dataset(tmp_path)
     database, queries = random_codes(40, 2, 0), random_codes(6, 2, 1)
-    found, distances, relevant = retrieve(dataset, HammingIndex(database), queries, 4, 7)
+    distances, found, relevant = retrieve(dataset, HammingIndex(database), queries, 4, 7)
     every = np.bitwise_count(queries[4] ^ database).sum(axis=1)
     assert distances.tolist() == sorted(every.tolist())[:7] == every[found].tolist()
     shared = [(dataset.database.labels[row] & dataset.query.labels[4]).any() for row in found]

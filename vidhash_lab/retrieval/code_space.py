@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidhash_lab.retrieval.codes import unpack
-from vidhash_lab.retrieval.hamming import check_codes, checked_words, distance_histograms
+from vidhash_lab.retrieval.hamming import check_codes, checked_words, count_distances
 from vidhash_lab.retrieval.metrics import evaluate
 from vidhash_lab.retrieval.search import HammingIndex
 
@@ -70,7 +70,7 @@ def pair_distances(codes, labels):
     Every pair counts twice, once from either side; no video is paired with itself.
     """
     sets, bits = checked_words(codes, codes, labels, labels)
-    total, relevant = distance_histograms(*sets, np.arange(len(codes)), bits)
+    total, relevant = count_distances(*sets, np.arange(len(codes)), bits)
     together = relevant.sum(axis=0, dtype=np.int64)
     return together, total.sum(axis=0, dtype=np.int64) - together
 

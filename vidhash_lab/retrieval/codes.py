@@ -4,20 +4,29 @@ Codes are kept packed, (N, K/8) uint8 in the order of `numpy.packbits`; bit 1 st
 N videos, K bits.
 """
 
-import lightning_fabric
 import numpy as np
 import torch
+from torch import nn
+
+from vidhash_lab.data.features import FeatureSet
 
 
-def encode(model, feature_set, *, batch_size=256, device="auto"):
+def encode(
+    model: nn.Module, feature_set: FeatureSet, *, batch_size: int = 256, device: str = "auto"
+) -> np.ndarray:
     """Hash every video of a feature set -> packed codes (N, K/8) uint8.
 
     Runs in float32 and evaluation mode: a bit is a sign, and bfloat16 would flip those near zero.
-    The model comes back in the mode and on the device it was on.
+    The model comes back in the mode and on the device it was on. ValueError for videos that do not
+    fit the model and for a K that is no multiple of 8.
     """
+    import lightning_fabric  # takes a second to import, and only those who encode need it
+
     model.check_fits(feature_set)
+    if model.config.bits % 8:
+        raise ValueError(f"{model.config.bits} bits cannot be packed; bits are a multiple of 8")
     fabric = lightning_fabric.Fabric(accelerator=device, devices=1)
-    was_training, home = model.training, model.device
+    was_training, device_before = model.training, model.device
     model.eval().to(fabric.device)
     try:
         with torch.inference_mode():
@@ -26,12 +35,12 @@ def encode(model, feature_set, *, batch_size=256, device="auto"):
                 for _, frames in feature_set.batches(batch_size)
             ]
     finally:
-        model.train(was_training).to(home)
+        model.train(was_training).to(device_before)
     return np.concatenate(codes)
 
 
-def pack(codes):
-    """Pack codes (N, K) in {-1, +1} -> (N, K/8) uint8."""
+def pack(codes: torch.Tensor | np.ndarray) -> np.ndarray:
+    """Pack codes (N, K) in {-1, +1} -> (N, K/8) uint8; ValueError for any other shape or value."""
     codes = torch.as_tensor(codes)
     if codes.ndim != 2 or codes.shape[1] % 8:
         raise ValueError(f"codes are {tuple(codes.shape)}; expected (N, K) with K a multiple of 8")
@@ -40,6 +49,6 @@ def pack(codes):
     return np.packbits((codes > 0).cpu().numpy(), axis=1)
 
 
-def unpack(packed):
+def unpack(packed: np.ndarray) -> np.ndarray:
     """Unpack codes (N, K/8) uint8 -> (N, K) int8 in {-1, +1}."""
     return np.unpackbits(packed, axis=1).astype(np.int8) * 2 - 1

@@ -1,11 +1,9 @@
-"""Hamming distances of packed codes: counted and ordered, one query at a time on every core.
+"""Hamming distances and shared labels of packed codes: matrices, histograms, ranked relevance.
 
-Codes are packed (N, K/8) uint8 in the order of numpy.packbits, K bits each. The compiled functions
-go through a whole database for each query, so that no (Q, N) matrix of distances ever exists;
-`RadiusCurve` and nearly all of `metrics` need nothing but the counts they leave.
+Codes are packed (N, K/8) uint8 in the order of numpy.packbits, K bits each; labels are multi-hot
+(N, C). The compiled functions go through the whole database for each query, on every core, and
+never hold a (Q, N) matrix of distances; `metrics` needs little more than the histograms they count.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from numba import njit, prange
@@ -15,7 +13,29 @@ PAIRS, QUADS = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
 BYTES, ONES = np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0x0101010101010101)
 
 
-def check_codes(name, codes):
+def distances(query_codes: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Count the bits in which codes (Q, K/8) and (N, K/8) differ -> distances (Q, N) int32.
+
+    It takes 13 bytes a pair while it runs and returns 4 of them: pass large sets in blocks of
+    queries. ValueError for codes that are not packed or have different widths.
+    """
+    queries, items = (_as_words(rows) for rows in check_pair(query_codes, codes))
+    by_word = zip(queries.T, items.T)
+    return sum(np.bitwise_count(a[:, None] ^ b).astype(np.int32) for a, b in by_word)
+
+
+def is_relevant(query_labels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Tell which items share at least one label with a query: (Q, C), (N, C) -> (Q, N) bool.
+
+    The row of a single query, (C,), gives (N,). ValueError where labels are None or have
+    different numbers of columns.
+    """
+    _check_labelled(query_labels, labels)
+    # Counts of shared labels by the fast product of floats; they are exact below 2 ** 24.
+    return np.asarray(query_labels, np.float32) @ np.asarray(labels, np.float32).T > 0
+
+
+def check_codes(name: str, codes: np.ndarray) -> np.ndarray:
     """Return packed codes as an array; ValueError says what is wrong with the `name` codes."""
     codes = np.asarray(codes)
     if codes.dtype != np.uint8 or codes.ndim != 2 or 0 in codes.shape:
@@ -26,15 +46,25 @@ def check_codes(name, codes):
     return codes
 
 
-def checked_words(query_codes, database_codes, query_labels, database_labels):
-    """Check both codes, then both labels -> the four in that order as rows of words, and K."""
+def check_pair(query_codes, database_codes):
+    """Check the codes of queries and database, and that they have one width -> both as arrays."""
     codes = check_codes("query", query_codes), check_codes("database", database_codes)
     if codes[0].shape[1] != codes[1].shape[1]:
         raise ValueError(
             f"query codes have {codes[0].shape[1]} bytes, database codes {codes[1].shape[1]}"
         )
-    if query_labels is None or database_labels is None:
-        raise ValueError("these videos have no labels, and what is relevant is judged by them")
+    return codes
+
+
+def _check_labelled(query_labels, labels):
+    if query_labels is None or labels is None:
+        raise ValueError("these videos have no labels, and labels decide what is relevant")
+
+
+def checked_words(query_codes, database_codes, query_labels, database_labels):
+    """Check both codes, then both labels -> the four in that order as rows of words, and K."""
+    codes = check_pair(query_codes, database_codes)
+    _check_labelled(query_labels, database_labels)
     labels = np.asarray(query_labels), np.asarray(database_labels)
     for name, its_codes, its_labels in zip(("query", "database"), codes, labels):
         if its_labels.ndim != 2 or len(its_labels) != len(its_codes):
@@ -81,7 +111,7 @@ def _share(a, b):
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def distance_histograms(query_codes, codes, query_labels, labels, own_item, bits):
+def count_distances(query_codes, codes, query_labels, labels, own_item, bits):
     """Count the items at each distance -> all and relevant ones, each (Q, bits + 1) int32.
 
     Codes and labels are rows of words; relevant items share a label with the query. Query i
@@ -115,38 +145,6 @@ def ranked_relevance(query_codes, codes, query_labels, labels, own_item, total):
                 ranked[query, rank[distance]] = _share(query_labels[query], labels[item]) != 0
                 rank[distance] += 1
     return ranked
-
-
-@dataclass(frozen=True, eq=False)
-class RadiusCurve:
-    """Precision and recall of all that lies within a Hamming radius 0..K, each array (K+1,).
-
-    "micro" divides counts summed over queries, "macro" averages the queries' own ratios. A query
-    that retrieves nothing has precision 0, and `empty` is the share of such queries: precision
-    within radius 2 is `precision_macro[2]`, to be read beside `empty[2]`.
-    """
-
-    radius: np.ndarray
-    precision_micro: np.ndarray
-    recall_micro: np.ndarray
-    precision_macro: np.ndarray
-    recall_macro: np.ndarray
-    empty: np.ndarray
-
-
-def radius_curve(total, relevant):
-    """Precision and recall within each radius from histograms (Q, K+1) -> RadiusCurve."""
-    retrieved = np.cumsum(total, axis=1, dtype=np.int32)
-    hits = np.cumsum(relevant, axis=1, dtype=np.int32)
-    all_retrieved, all_hits = retrieved.sum(axis=0), hits.sum(axis=0)
-    return RadiusCurve(
-        radius=np.arange(total.shape[1]),
-        precision_micro=all_hits / np.maximum(all_retrieved, 1),
-        recall_micro=all_hits / max(all_hits[-1], 1),
-        precision_macro=(hits / np.maximum(retrieved, 1)).mean(axis=0),
-        recall_macro=(hits / np.maximum(hits[:, -1:], 1)).mean(axis=0),
-        empty=(retrieved == 0).mean(axis=0),
-    )
 
 
 def row_blocks(length, row_bytes):

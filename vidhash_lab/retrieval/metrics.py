@@ -12,32 +12,52 @@ are relevant to each other when they share at least one label. A query with noth
 scores 0 everywhere.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.special import gammaln
+from torch import nn
 
+from vidhash_lab.data.features import VideoDataset
+from vidhash_lab.retrieval.codes import encode
 from vidhash_lab.retrieval.hamming import (
-    RadiusCurve,
     checked_words,
-    distance_histograms,
-    radius_curve,
+    count_distances,
     ranked_relevance,
     row_blocks,
 )
 
+CUTOFFS = (5, 20, 40, 60, 80, 100)
 TIES = ("expected", "best", "worst", "stable")
 DENOMINATORS = {"k": "K", "min": "min(K, relevant)", "relevant": "relevant in top K"}
 
 
 @dataclass(frozen=True, eq=False)
+class RadiusCurve:
+    """Precision and recall of all that lies within a Hamming radius 0..K, each array (K+1,).
+
+    "micro" divides counts summed over queries, "macro" averages the queries' own ratios. A query
+    that retrieves nothing has precision 0, and `empty` is the share of such queries: precision
+    within radius 2 is `precision_macro[2]`, to be read beside `empty[2]`.
+    """
+
+    radius: np.ndarray
+    precision_micro: np.ndarray
+    recall_micro: np.ndarray
+    precision_macro: np.ndarray
+    recall_macro: np.ndarray
+    empty: np.ndarray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Evaluation:
     """What `evaluate` found, with the protocol that makes it comparable.
 
     `average_precision[k]` is (Q,); `relevant` (Q,) counts what each query could find. `ranks`
     (G,) holds every rank to 100 (or to the largest k), then a geometric grid up to N; `precision`
     and `recall` (G,) are means over queries of the top `ranks`, ties broken as in the average
-    precision ("best" and "worst" are bounds). `radius` is the same whatever the ties.
+    precision ("best" and "worst" are bounds). `radius` is the same whatever the ties, and so are
+    `histograms`, two (Q, K+1): items at each distance, and the relevant ones among them.
     """
 
     average_precision: dict[int, np.ndarray]
@@ -46,6 +66,7 @@ class Evaluation:
     precision: np.ndarray
     recall: np.ndarray
     radius: RadiusCurve
+    histograms: tuple[np.ndarray, np.ndarray] = field(repr=False)
     num_queries: int
     database_size: int
     bits: int
@@ -54,28 +75,43 @@ class Evaluation:
     exclude_self: bool
 
     @property
-    def map_at(self):
+    def map_at(self) -> dict[int, float]:
         """Mean average precision {k: float}."""
         return {k: float(scores.mean()) for k, scores in self.average_precision.items()}
 
     @property
-    def ceiling(self):
+    def ceiling(self) -> dict[int, float]:
         """The most that `map_at` could be {k: float}: below 1 where k > relevant items."""
         best = {k: np.minimum(self.relevant, k) for k in self.average_precision}
         return {k: float((n / _divisor(n, k, self.denominator)).mean()) for k, n in best.items()}
 
     @property
-    def area(self):
+    def area(self) -> float:
         """Area under `precision` over `recall`; from recall 0 on, the first precision holds."""
         return float(np.trapezoid([self.precision[0], *self.precision], [0.0, *self.recall]))
 
-    def precision_at(self, recall):
-        """Precision where the curve by rank reaches a recall, read off between its points."""
+    def precision_at(self, recall: np.ndarray) -> np.ndarray:
+        """Interpolate the curve by rank: precision where it reaches each `recall`, any shape."""
         known = [0.0, *self.recall], [self.precision[0], *self.precision]
         return np.interp(recall, *known)
 
+    def with_ties(self, ties: str) -> "Evaluation":
+        """Break ties as "expected", "best" or "worst" do, from the same histograms.
+
+        ValueError for "stable": only `evaluate` knows the order of the database.
+        """
+        if ties == self.ties:
+            return self
+        _check_choice("ties", ties, TIES)
+        if ties == "stable":
+            raise ValueError('ties="stable" needs the order of the database: evaluate with it')
+        cutoffs = list(self.average_precision)
+        return replace(
+            self, ties=ties, **_score_by_rank(*self.histograms, cutoffs, ties, self.denominator)
+        )
+
     @property
-    def protocol(self):
+    def protocol(self) -> str:
         """One line for figures: curves are comparable only where it is the same."""
         return (
             f"{self.num_queries:,} queries -> {self.database_size:,} items, {self.bits} bits, "
@@ -84,43 +120,90 @@ class Evaluation:
         )
 
 
-def evaluate(
-    query_codes,
-    database_codes,
-    query_labels,
-    database_labels,
+def score(
+    model: nn.Module | tuple[np.ndarray, np.ndarray],
+    dataset: VideoDataset,
     *,
-    k=(5, 20, 40, 60, 80, 100),
-    ties="expected",
-    denominator="k",
-    exclude_self=False,
-):
+    k: int | Sequence[int] | None = None,
+    ties: str = "expected",
+    denominator: str = "k",
+    labels: str = "labels",
+) -> Evaluation:
+    """Search the database of a data set with all its queries and judge what is found.
+
+    `model` encodes each set once; packed codes (query, database) may stand in its place. Where
+    the query set is the database (`self_query`), no video finds itself. Videos are relevant to
+    each other by `labels` or by "fine_labels"; `k`, `ties` and `denominator` are those of
+    `evaluate`. ValueError where a set has no such labels.
+    """
+    _check_protocol(ties, denominator)
+    cutoffs = _checked_cutoffs(k, len(dataset.database) - dataset.self_query)
+    truth = _labels_of(dataset, labels)
+    if isinstance(model, nn.Module):
+        query_codes = encode(model, dataset.query)
+        model = query_codes, query_codes if dataset.self_query else encode(model, dataset.database)
+    return evaluate(
+        *model, *truth, k=cutoffs, ties=ties, denominator=denominator,
+        exclude_self=dataset.self_query,
+    )  # fmt: skip
+
+
+def evaluate(
+    query_codes: np.ndarray,
+    database_codes: np.ndarray,
+    query_labels: np.ndarray,
+    database_labels: np.ndarray,
+    *,
+    k: int | Sequence[int] | None = None,
+    ties: str = "expected",
+    denominator: str = "k",
+    exclude_self: bool = False,
+) -> Evaluation:
     """Score (Q, K/8) and (N, K/8) codes with (Q, C) and (N, C) multi-hot labels -> Evaluation.
 
     AP@k = sum over ranks r <= k of rel(r) * precision(r), divided by k ("k", as the released
     repositories do), by min(k, relevant) ("min") or by the relevant ones of the top k
-    ("relevant"). Within a distance, `ties` takes the mean over all orders ("expected"), the
-    bounds ("best", "worst") or database order ("stable"). `exclude_self`: query i is database
-    item i and must not find itself. ValueError for unknown names, wrong shapes, and k above N.
+    ("relevant"). Without `k`, those of 5, 20, 40, 60, 80, 100 that the database can fill, or its
+    size if that is below 5. Within a distance, `ties` takes the mean over all orders
+    ("expected"), the bounds ("best", "worst") or database order ("stable"). `exclude_self`: query
+    i is database item i and must not find itself. ValueError for unknown names, wrong shapes, and
+    k above the number of items that a query can find.
     """
-    _check_choice("ties", ties, TIES)
-    _check_choice("denominator", denominator, DENOMINATORS)
-    sets, bits = checked_words(query_codes, database_codes, query_labels, database_labels)
-    num_queries, database_size = len(sets[0]), len(sets[1])
+    _check_protocol(ties, denominator)
+    words, bits = checked_words(query_codes, database_codes, query_labels, database_labels)
+    num_queries, database_size = len(words[0]), len(words[1])
     if exclude_self and num_queries != database_size:
         raise ValueError(
             f"exclude_self needs as many queries ({num_queries}) as items ({database_size})"
         )
-    exclude_self = bool(exclude_self)
-    cutoffs = [_checked_cutoff(cutoff, database_size - exclude_self) for cutoff in np.atleast_1d(k)]
+    cutoffs = _checked_cutoffs(k, database_size - bool(exclude_self))
     own_item = np.arange(num_queries) if exclude_self else np.full(num_queries, -1)
-    counts = distance_histograms(*sets, own_item, bits)
-    by_rank = _score_by_rank(sets, own_item, counts, cutoffs, ties, denominator)
-    protocol = num_queries, database_size, bits, ties, denominator, exclude_self
-    return Evaluation(*by_rank, radius_curve(*counts), *protocol)
+    total, relevant = count_distances(*words, own_item, bits)
+
+    def ranked(rows):
+        queries = words[0][rows], words[1], words[2][rows], words[3], own_item[rows]
+        return ranked_relevance(*queries, total[rows])
+
+    return Evaluation(
+        **_score_by_rank(total, relevant, cutoffs, ties, denominator, ranked),
+        relevant=relevant.sum(axis=1),
+        radius=radius_curve(total, relevant),
+        histograms=(total, relevant),
+        num_queries=num_queries,
+        database_size=database_size,
+        bits=bits,
+        ties=ties,
+        denominator=denominator,
+        exclude_self=bool(exclude_self),
+    )
 
 
-def average_precision(relevance, k, denominator="k", total_relevant=None):
+def average_precision(
+    relevance: np.ndarray,
+    k: int,
+    denominator: str = "k",
+    total_relevant: np.ndarray | None = None,
+) -> np.ndarray:
     """Average precision at k of (Q, N) bool relevance in ranked order -> (Q,).
 
     For rankings that are given, hence without ties; `denominator` as in `evaluate`. For "min",
@@ -137,74 +220,54 @@ def average_precision(relevance, k, denominator="k", total_relevant=None):
     return gain.sum(axis=1) / _divisor(found, k, denominator)
 
 
-@dataclass(frozen=True, eq=False)
-class TwinProbe:
-    """How codes rank videos of a query's own fine label and of its twin, each (Q,).
+def radius_curve(total: np.ndarray, relevant: np.ndarray) -> RadiusCurve:
+    """Precision and recall within each radius from histograms (Q, K+1) -> RadiusCurve."""
+    retrieved = np.cumsum(total, axis=1, dtype=np.int32)
+    hits = np.cumsum(relevant, axis=1, dtype=np.int32)
+    all_retrieved, all_hits = retrieved.sum(axis=0), hits.sum(axis=0)
+    return RadiusCurve(
+        radius=np.arange(total.shape[1]),
+        precision_micro=all_hits / np.maximum(all_retrieved, 1),
+        recall_micro=all_hits / max(all_hits[-1], 1),
+        precision_macro=(hits / np.maximum(retrieved, 1)).mean(axis=0),
+        recall_macro=(hits / np.maximum(hits[:, -1:], 1)).mean(axis=0),
+        empty=(retrieved == 0).mean(axis=0),
+    )
 
-    `own_rank` and `twin_rank` are mean ranks, 1 = nearest, expected under ties; `preference` is the
-    share of (own, twin) pairs in which the own one is nearer, ties by half: 0.5 cannot tell them
-    apart. Queries without videos of both in the database are NaN.
+
+def _score_by_rank(
+    total,
+    relevant,
+    cutoffs,
+    ties,
+    denominator,
+    ranked: Callable[[slice], np.ndarray] | None = None,
+):
+    """Score histograms (Q, K+1) at every rank -> what an Evaluation says of ranks, by name.
+
+    Only "stable" needs `ranked`: rows of queries -> their relevance (B, N) in ranked order.
     """
-
-    own_rank: np.ndarray
-    twin_rank: np.ndarray
-    preference: np.ndarray
-
-    def __str__(self):
-        own, twin, share = (np.nanmean(x) for x in (self.own_rank, self.twin_rank, self.preference))
-        return f"mean rank {own:.0f} of its own, {twin:.0f} of its twin; own nearer in {share:.1%}"
-
-
-def twin_probe(query_codes, database_codes, query_labels, database_labels, twins):
-    """Ask whether codes tell fine labels from their twins -> TwinProbe.
-
-    `twins` (C,) names the twin of each fine label, for example the story told backwards: the same
-    pictures in another order, which only codes that know about time can tell apart. ValueError
-    unless twins are pairs, c = twins[twins[c]] and not c itself.
-    """
-    twins = np.asarray(twins)
-    places = np.arange(len(twins))
-    paired = twins.shape == places.shape and set(twins.tolist()) == set(places.tolist())
-    if not paired or (twins[twins] != places).any() or (twins == places).any():
-        raise ValueError(f"twins must be pairs of the {len(twins)} fine labels, not {twins}")
-    if np.asarray(query_labels).shape[1:] != twins.shape:
-        raise ValueError(f"{len(twins)} twins for labels of shape {np.shape(query_labels)}")
-    nobody = np.full(len(query_codes), -1, np.int64)
-    counts = []
-    for wanted in (np.asarray(query_labels), np.asarray(query_labels)[:, twins]):
-        sets, bits = checked_words(query_codes, database_codes, wanted, database_labels)
-        total, relevant = distance_histograms(*sets, nobody, bits)
-        counts.append(relevant)
-    own, twin = counts
-    rank = np.cumsum(total, axis=1) - (total - 1) / 2  # mean rank within each distance
-    farther = twin.sum(axis=1, keepdims=True) - np.cumsum(twin, axis=1) + twin / 2
-    with np.errstate(invalid="ignore"):
-        return TwinProbe(
-            own_rank=(own * rank).sum(axis=1) / own.sum(axis=1),
-            twin_rank=(twin * rank).sum(axis=1) / twin.sum(axis=1),
-            preference=(own * farther).sum(axis=1) / (own.sum(axis=1) * twin.sum(axis=1)),
-        )
-
-
-def _score_by_rank(sets, own_item, counts, cutoffs, ties, denominator):
-    """Average precision {k: (Q,)}, relevant (Q,), ranks (G,), mean precision and recall (G,)."""
-    items, found = counts[0][0].sum(), counts[1].sum(axis=1)
+    items, found = total[0].sum(), relevant.sum(axis=1)
     ranks = np.arange(1, min(max([100, *cutoffs]), items) + 1)
     ranks = np.union1d(ranks, np.geomspace(len(ranks), items, 100).round().astype(int))
     scores, precision, recall = [], 0, 0
     for rows in row_blocks(len(found), items if ties == "stable" else 8 * len(ranks)):
-        block = counts[0][rows], counts[1][rows]
         if ties == "stable":
-            queries = sets[0][rows], sets[1], sets[2][rows], sets[3], own_item[rows]
-            ranked = ranked_relevance(*queries, block[0])
-            hits = np.add.reduceat(ranked, [0, *ranks[:-1]], axis=1, dtype=np.int64).cumsum(axis=1)
-            scores.append([average_precision(ranked, k, denominator, found[rows]) for k in cutoffs])
+            order = ranked(rows)
+            hits = np.add.reduceat(order, [0, *ranks[:-1]], axis=1, dtype=np.int64).cumsum(axis=1)
+            scores.append([average_precision(order, k, denominator, found[rows]) for k in cutoffs])
         else:
+            block = total[rows], relevant[rows]
             hits, gain = _hits_and_gain(*block, ranks, ties)
             scores.append([_tied_precision(*block, gain, k, ties, denominator) for k in cutoffs])
         precision = precision + (hits / ranks).sum(axis=0) / len(found)
         recall = recall + (hits / np.maximum(found[rows, None], 1)).sum(axis=0) / len(found)
-    return dict(zip(cutoffs, np.hstack(scores))), found, ranks, precision, recall
+    return {
+        "average_precision": dict(zip(cutoffs, np.hstack(scores))),
+        "ranks": ranks,
+        "precision": precision,
+        "recall": recall,
+    }
 
 
 def _tie_groups(total, relevant, ranks):
@@ -265,6 +328,8 @@ def _tied_precision(total, relevant, gain, k, ties, denominator):
         return values.max(axis=1, where=possible, initial=0)
     if ties == "worst":
         return values.min(axis=1, where=possible, initial=1)
+    from scipy.special import gammaln  # here alone, for it takes a while to import
+
     ways = np.where(possible, -gammaln(np.maximum(cells, 0) + 1).sum(axis=0), -np.inf)
     weights = np.exp(ways - ways.max(axis=1, keepdims=True))
     return (weights * values).sum(axis=1) / weights.sum(axis=1)
@@ -273,6 +338,28 @@ def _tied_precision(total, relevant, gain, k, ties, denominator):
 def _divisor(relevant, k, denominator):
     """What average precision is divided by, at least 1 so that nothing relevant scores 0."""
     return k if denominator == "k" else np.clip(relevant, 1, k)
+
+
+def _labels_of(dataset, labels):
+    """The labels of queries and database, (Q, C) and (N, C); ValueError where there are none."""
+    _check_choice("labels", labels, ("labels", "fine_labels"))
+    for name in ("query", "database"):
+        feature_set = getattr(dataset, name)
+        if getattr(feature_set, labels) is None:
+            raise ValueError(
+                f"{dataset.name}: the {name} set has no `{labels}`, which decide what is relevant. "
+                f"Add them, (N, C) multi-hot, to {feature_set.paths[0]}."
+            )
+    return getattr(dataset.query, labels), getattr(dataset.database, labels)
+
+
+def _checked_cutoffs(k, items):
+    """The cutoffs asked for, else those of CUTOFFS that `items` can fill -> list of int."""
+    if items < 1:
+        raise ValueError("the database holds the query alone, and it must not find itself")
+    if k is None:
+        return [cutoff for cutoff in CUTOFFS if cutoff <= items] or [items]
+    return [_checked_cutoff(cutoff, items) for cutoff in np.atleast_1d(k)]
 
 
 def _checked_cutoff(k, items):
@@ -284,3 +371,8 @@ def _checked_cutoff(k, items):
 def _check_choice(name, value, choices):
     if value not in choices:
         raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
+
+
+def _check_protocol(ties, denominator):
+    _check_choice("ties", ties, TIES)
+    _check_choice("denominator", denominator, DENOMINATORS)

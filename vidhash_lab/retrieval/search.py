@@ -1,26 +1,28 @@
 """Search: the exact nearest codes of a database, and the nearest frames by features."""
 
-import faiss
 import numpy as np
 import torch
 
-from vidhash_lab.retrieval.hamming import check_codes
+from vidhash_lab.data.features import FeatureSet, VideoDataset
+from vidhash_lab.retrieval.hamming import check_codes, is_relevant
 
 
 class HammingIndex:
     """Exact nearest neighbours among packed codes (N, K/8) uint8; `len(index)` is N."""
 
-    def __init__(self, codes):
+    def __init__(self, codes: np.ndarray):
+        import faiss  # takes a while to import: what opens no index does without
+
         codes = np.ascontiguousarray(check_codes("database", codes))
         self._index = faiss.IndexBinaryFlat(8 * codes.shape[1])
         # Counting instead of a heap: quicker, and a tie keeps the items that come first.
         self._index.use_heap = False
         self._index.add(codes)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._index.ntotal
 
-    def search(self, query_codes, k):
+    def search(self, query_codes: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the k nearest of (Q, K/8) codes -> distances (Q, k) int32, indices (Q, k) int64.
 
         Sorted by distance, then by place in the database. ValueError for k outside 1..N and for
@@ -36,22 +38,32 @@ class HammingIndex:
         return self._index.search(np.ascontiguousarray(query_codes), k)
 
 
-def retrieve(dataset, index, query_codes, query, count):
-    """Search one query of a data set -> database rows (R,), distances (R,), relevant (R,) bool.
+def retrieve(
+    dataset: VideoDataset, index: HammingIndex, query_codes: np.ndarray, query: int, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Search the k nearest of one query -> distances (k,), indices (k,), relevant (k,) bool.
 
-    `index` is a `HammingIndex` of the database, `query_codes` (Q, K/8); a result is relevant when
-    it shares a label with the query.
+    `index` holds the codes of the data set's database, `query_codes` (Q, K/8) those of all its
+    queries. A result is relevant when it shares a label with the query; without labels, `relevant`
+    is None.
     """
-    distances, found = (array[0] for array in index.search(query_codes[query : query + 1], count))
-    relevant = (dataset.database.labels[found] & dataset.query.labels[query]).any(1)
-    return found, distances, relevant
+    distances, found = (array[0] for array in index.search(query_codes[[query]], k))
+    if dataset.query.labels is None or dataset.database.labels is None:
+        return distances, found, None
+    labels = dataset.query.labels[query], dataset.database.labels[found]
+    return distances, found, is_relevant(*labels)
 
 
-def nearest_frames(features, feature_set, videos=500):
-    """Find the frames of the first `videos` of a set that lie nearest to features (M, D).
+def nearest_frames(
+    features: torch.Tensor | np.ndarray, feature_set: FeatureSet, videos: int = 500
+) -> np.ndarray:
+    """Show features (M, D) as pictures: the nearest frame of each, (M, h, w[, 3]) uint8.
 
-    Returns their pictures (M, h, w[, 3]): a way to look at features, which are none.
+    Features have no picture of their own. The frames searched are those of the first `videos` of
+    the set, by Euclidean distance.
     """
+    import faiss
+
     rows = np.arange(min(videos, len(feature_set)))
     index = faiss.IndexFlatL2(feature_set.feature_dim)
     index.add(feature_set.rows(rows).flatten(0, 1).numpy())

@@ -1,0 +1,66 @@
+"""Probes: what codes know of a question that a mean over all labels does not ask.
+
+Q queries, N items of the database, C labels, K bits; codes are packed (N, K/8) uint8.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vidhash_lab.retrieval.hamming import checked_words, count_distances
+
+
+@dataclass(frozen=True, eq=False)
+class TwinProbe:
+    """How codes rank videos of a query's own fine label and of its twin, each (Q,).
+
+    `own_rank` and `twin_rank` are mean ranks, 1 = nearest, expected under ties; `preference` is the
+    share of (own, twin) pairs in which the own one is nearer, ties by half: 0.5 cannot tell them
+    apart. Queries without videos of both in the database are NaN.
+    """
+
+    own_rank: np.ndarray
+    twin_rank: np.ndarray
+    preference: np.ndarray
+
+    def __str__(self) -> str:
+        own, twin, share = (np.nanmean(x) for x in (self.own_rank, self.twin_rank, self.preference))
+        return f"mean rank {own:.0f} of its own, {twin:.0f} of its twin; own nearer in {share:.1%}"
+
+
+def twin_probe(
+    query_codes: np.ndarray,
+    database_codes: np.ndarray,
+    query_labels: np.ndarray,
+    database_labels: np.ndarray,
+    twins: Sequence[int],
+) -> TwinProbe:
+    """Ask whether codes tell fine labels from their twins -> TwinProbe.
+
+    `twins` (C,) names the twin of each fine label, for example the story told backwards: the same
+    pictures in another order, which only codes that know about time can tell apart. ValueError
+    unless twins are pairs, c = twins[twins[c]] and not c itself.
+    """
+    twins = np.asarray(twins)
+    places = np.arange(len(twins))
+    paired = twins.shape == places.shape and set(twins.tolist()) == set(places.tolist())
+    if not paired or (twins[twins] != places).any() or (twins == places).any():
+        raise ValueError(f"twins must be pairs of the {len(twins)} fine labels, not {twins}")
+    if np.asarray(query_labels).shape[1:] != twins.shape:
+        raise ValueError(f"{len(twins)} twins for labels of shape {np.shape(query_labels)}")
+    nobody = np.full(len(query_codes), -1, np.int64)
+    counts = []
+    for wanted in (np.asarray(query_labels), np.asarray(query_labels)[:, twins]):
+        sets, bits = checked_words(query_codes, database_codes, wanted, database_labels)
+        total, relevant = count_distances(*sets, nobody, bits)
+        counts.append(relevant)
+    own, twin = counts
+    rank = np.cumsum(total, axis=1) - (total - 1) / 2  # mean rank within each distance
+    farther = twin.sum(axis=1, keepdims=True) - np.cumsum(twin, axis=1) + twin / 2
+    with np.errstate(invalid="ignore"):
+        return TwinProbe(
+            own_rank=(own * rank).sum(axis=1) / own.sum(axis=1),
+            twin_rank=(twin * rank).sum(axis=1) / twin.sum(axis=1),
+            preference=(own * farther).sum(axis=1) / (own.sum(axis=1) * twin.sum(axis=1)),
+        )
