@@ -67,7 +67,7 @@ def test_a_query_is_answered_with_its_nearest_codes(database, codes, positions):
 def test_a_query_among_equal_codes_is_left_out_wherever_it_stands():
     codes = np.zeros((8, 2), np.uint8)
     for query in range(8):
-        found, distances = nearest_videos(HammingIndex(codes), codes, query, 3)
+        distances, found = nearest_videos(HammingIndex(codes), codes, query, 3)
         assert len(found) == 3 and query not in found and not distances.any()
 
 

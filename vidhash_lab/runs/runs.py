@@ -6,8 +6,8 @@
 The first executes a copy; the second executes notebooks in full and writes them back cleaned,
 with their figures, as they are committed. `vidhash_lab.runs.sweeps` runs a notebook over a grid.
 
-papermill, nbformat, nbconvert and PIL are imported where a notebook is run or cleaned: one that only
-records a number would wait two seconds for them.
+papermill, nbformat, nbconvert and PIL are imported where a notebook is run or cleaned: one that
+only records a number would wait two seconds for them.
 """
 
 import argparse
