@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from vidhash_lab.checkpoints import History
-from vidhash_lab.plots.style import BLUE, COLOURS, ORANGE, finish, name_rows, new_panels
+from vidhash_lab.plots.style import BLUE, COLOURS, ORANGE, RED, finish, name_rows, new_panels
 
 Runs = Mapping[str, Sequence[float]]  # {variant: (seeds,) scores}
 
@@ -105,6 +105,27 @@ def bars(
     if logarithmic:
         axis.set_xscale("log")
     axis.invert_yaxis()
+    axis.margins(x=0.12)
+    finish(axis, xlabel, note=note, grid="x")
+    return figure
+
+
+def bands(rows: Mapping[str, tuple], *, xlabel: str, note: str = "") -> Figure:
+    """Draw {label: (lowest, expected, highest)} or (…, values) as bars: what ties leave open.
+
+    `values`, where given, are the scores of some real orders, drawn as ticks.
+    """
+    figure, (axis,) = new_panels(1.0 + 0.3 * len(rows))
+    for row, (lowest, expected, highest, *values) in enumerate(rows.values()):
+        axis.barh(row, highest - lowest, left=lowest, height=0.55, color=BLUE, alpha=0.25)
+        axis.plot(expected, row, "o", color=BLUE)
+        for value in values[0] if values else []:
+            axis.plot(value, row, "|", color=RED, ms=13)
+        axis.annotate(
+            f"{lowest:.3f} to {highest:.3f}", (highest, row), (6, -4), textcoords="offset points",
+            fontsize=9,
+        )  # fmt: skip
+    name_rows(axis, rows)
     axis.margins(x=0.12)
     finish(axis, xlabel, note=note, grid="x")
     return figure

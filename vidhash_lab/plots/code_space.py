@@ -1,6 +1,6 @@
 """The space of codes: bits, maps, distances.
 
-N videos, K bits, M methods side by side.
+N videos, K bits; the panels of several methods stand side by side.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,10 +37,11 @@ def code_maps(
     notes: Mapping[str, str] | None = None,
     columns: int = 2,
 ) -> Figure:
-    """Draw maps of the same videos side by side, {title: (N, 2)}, some groups lit.
+    """Draw maps of the same videos side by side, {title: (N, 2)}, some groups in colour.
 
     `groups` {name: (N,) bool}: up to six, each with a colour and a shape, and its name where it
-    lies densest, if there is room; others are grey. `notes` {title: text} stands under a title.
+    lies densest, if there is room; others are grey. `notes` {title: text} stands under a title. ValueError for more
+    groups than can be told apart.
     """
     if len(groups) > len(MARKERS):
         raise ValueError(f"{len(groups)} groups; {len(MARKERS)} can be told apart, choose some")

@@ -1,4 +1,4 @@
-"""How good a search is: precision and recall, ties, and what one query gets.
+"""How good a search is: precision and recall, and what one query gets.
 
 K bits, R results, T frames per video; pictures are (T, h, w) or (T, h, w, 3) uint8.
 """
@@ -11,17 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vidhash_lab.plots.strips import draw_query, draw_result
-from vidhash_lab.plots.style import (
-    BLUE,
-    COLOURS,
-    GREY,
-    ORANGE,
-    RED,
-    finish,
-    name_rows,
-    new_figure,
-    new_panels,
-)
+from vidhash_lab.plots.style import BLUE, COLOURS, GREY, ORANGE, finish, new_figure, new_panels
 from vidhash_lab.retrieval.metrics import Evaluation, RadiusCurve
 
 RECALL = np.linspace(0, 1, 200)
@@ -70,27 +60,6 @@ def radius_curves(curves: Mapping[str, Evaluation], *, dashed: Collection[str] =
         finish(axis, "Hamming radius", title=title)
     axes[-1].legend(frameon=False, fontsize=9)
     figure.supxlabel(f"{_protocol({'': curves})}; dotted: radius 2", fontsize=9)
-    return figure
-
-
-def bands(rows: Mapping[str, tuple], *, xlabel: str, note: str = "") -> Figure:
-    """Draw {label: (lowest, expected, highest)} or (…, values) as bars: what an order could make.
-
-    `values`, where given, are what some real orders made, as ticks.
-    """
-    figure, (axis,) = new_panels(1.0 + 0.3 * len(rows))
-    for row, (lowest, expected, highest, *values) in enumerate(rows.values()):
-        axis.barh(row, highest - lowest, left=lowest, height=0.55, color=BLUE, alpha=0.25)
-        axis.plot(expected, row, "o", color=BLUE)
-        for value in values[0] if values else []:
-            axis.plot(value, row, "|", color=RED, ms=13)
-        axis.annotate(
-            f"{lowest:.3f} to {highest:.3f}", (highest, row), (6, -4), textcoords="offset points",
-            fontsize=9,
-        )  # fmt: skip
-    name_rows(axis, rows)
-    axis.margins(x=0.12)
-    finish(axis, xlabel, note=note, grid="x")
     return figure
 
 

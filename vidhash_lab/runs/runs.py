@@ -123,10 +123,8 @@ def save_arrays(name: str, **arrays: np.ndarray) -> None:
     """Write arrays beside the run's `metrics.json` as `name`.npz; outside a run, do nothing."""
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder:
-        with (
-            written_whole(Path(folder) / f"{name}.npz") as temporary,
-            open(temporary, "wb") as file,
-        ):
+        path = Path(folder) / f"{name}.npz"
+        with written_whole(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)  # given a name, numpy would add an ending to it
 
 

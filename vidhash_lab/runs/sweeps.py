@@ -107,7 +107,7 @@ def _run_point(number, notebook, folder, point, share):
             with environment({name: str(share) for name in THREADS}):
                 run_notebook(notebook, folder, point, progress_bar=False)
             run = _finished(notebook, folder, point)
-        except Exception as error:  # of whatever kind: it is this run's alone
+        except Exception as error:  # of any kind: it ends this run alone
             name, text = getattr(error, "ename", type(error).__name__), str(error)
             row |= {"status": "failed", "error": f"{name}: {getattr(error, 'evalue', text)}"}
     run = run or {"metrics": {}}
@@ -122,7 +122,7 @@ def _finished(notebook, folder, point):
         run = json.loads((folder / "metrics.json").read_text())
         code = code_hash(nbformat.read(notebook, as_version=4))
         return run if (run["parameters"], run["code"]) == (point, code) else None
-    except (OSError, ValueError, KeyError, TypeError):  # none, or not ours: it will be written
+    except (OSError, ValueError, KeyError, TypeError):  # no run, or a damaged one: run it again
         return None
 
 

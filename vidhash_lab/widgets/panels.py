@@ -27,6 +27,7 @@ from vidhash_lab.retrieval.metrics import Evaluation
 from vidhash_lab.retrieval.search import HammingIndex, retrieve
 
 GATE_NAMES = {"L-RD, long range": "lrd", "M-RD, middle": "mrd", "S-RD, short": "srd"}
+SLIDER = {"style": {"description_width": "100px"}, "continuous_update": False}
 
 
 def panel(
@@ -175,12 +176,7 @@ def gate_browser(model: MCMSH, feature_set: FeatureSet) -> ipywidgets.VBox:
         return plots.gates(feature_set.pictures(video)[0], chosen), text
 
     # No dropdown: JupyterLab takes its arrow keys and goes to the next cell.
-    place = ipywidgets.SelectionSlider(
-        options=list(places),
-        description="place",
-        style={"description_width": "100px"},
-        continuous_update=False,
-    )
+    place = ipywidgets.SelectionSlider(options=list(places), description="place", **SLIDER)
     return panel(draw, video=_slider("video", 0, len(feature_set) - 1), place=place)
 
 
@@ -206,14 +202,7 @@ def order_guesser(model: CHAIN, feature_set: FeatureSet) -> ipywidgets.VBox:
 
 
 def _slider(description, value, highest, lowest=0):
-    return ipywidgets.IntSlider(
-        value,
-        lowest,
-        highest,
-        description=description,
-        style={"description_width": "100px"},
-        continuous_update=False,
-    )
+    return ipywidgets.IntSlider(value, lowest, highest, description=description, **SLIDER)
 
 
 def _png(figure):
