@@ -40,8 +40,8 @@ def code_maps(
     """Draw maps of the same videos side by side, {title: (N, 2)}, some groups in colour.
 
     `groups` {name: (N,) bool}: up to six, each with a colour and a shape, and its name where it
-    lies densest, if there is room; others are grey. `notes` {title: text} stands under a title. ValueError for more
-    groups than can be told apart.
+    lies densest, if there is room; others are grey. `notes` {title: text} stands under a title.
+    ValueError for more groups than can be told apart.
     """
     if len(groups) > len(MARKERS):
         raise ValueError(f"{len(groups)} groups; {len(MARKERS)} can be told apart, choose some")
