@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from vidhash_lab.data import DataError, written_whole
+from vidhash_lab.data.files import DataError, written_whole
 from vidhash_lab.models import METHODS
 from vidhash_lab.models.hasher import VideoHasher
 

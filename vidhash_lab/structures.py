@@ -33,7 +33,9 @@ import torch
 from numba import njit
 from tqdm.auto import tqdm
 
-from vidhash_lab.data import DataError, FeatureSet, cache_folder, written_whole
+from vidhash_lab.data.catalog import cache_folder
+from vidhash_lab.data.features import FeatureSet
+from vidhash_lab.data.files import DataError, written_whole
 
 NEAREST = 5  # anchors that are kept of each video, nearest first
 OTHER, SIMILAR, MIDDLE = 0, 1, 2  # tags of a pair of videos

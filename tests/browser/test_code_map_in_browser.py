@@ -13,7 +13,7 @@ import numpy as np
 from vidhash_lab import open_dataset
 from vidhash_lab.retrieval.codes import encode
 from vidhash_lab.models.baselines import ITQ
-from vidhash_lab.widgets import code_map
+from vidhash_lab.widgets import CodeMap
 
 dataset = open_dataset("digit-stories-mini")
 model = ITQ.for_dataset(dataset, 32).prepare(dataset.train)
@@ -21,7 +21,7 @@ angle = np.random.default_rng(0).uniform(0, 2 * np.pi, len(dataset.database))
 positions = 9 * np.stack([np.cos(angle), np.sin(angle)], 1)
 positions[:5] = [0, 0], [4, 0], [0, 4], [-4, 0], [0, -4]
 positions[5:9] = [-10, -10], [-10, 10], [10, -10], [10, 10]
-shown = code_map(positions, dataset.database, encode(model, dataset.database))
+shown = CodeMap(positions, dataset.database, encode(model, dataset.database))
 shown
 """
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from vidhash_lab import evaluate, plots
@@ -55,9 +56,11 @@ def every_figure():
     yield plots.variants(("x", {"a": [0.1, 0.2]}), ("y", {"a": [1, 2]}), note="n")
     yield plots.ablation({"a": [0.1, 0.2], "b": [0.3]}, {"a": 0.4}, xlabel="mAP", source="paper")
     yield plots.training_curves({"one": history(), "other": history()})
-    yield plots.sweep([0.1, 0.5], {"ConMH": [[0.1, 0.2], [0.3, 0.4]]}, xlabel="x", ylabel="y")
-    yield plots.sweep([1], {"a": [[0.1]]}, xlabel="x", ylabel="y", references={"b": 0.2}, note="n")
-    yield plots.codes(GENERATOR.integers(0, 256, (5, 8), dtype=np.uint8))
+    yield plots.mean_curves([0.1, 0.5], {"ConMH": [[0.1, 0.2], [0.3, 0.4]]}, xlabel="x", ylabel="y")
+    yield plots.mean_curves(
+        [1], {"a": [[0.1]]}, xlabel="x", ylabel="y", references={"b": 0.2}, note="n"
+    )
+    yield plots.code_rows(GENERATOR.integers(0, 256, (5, 8), dtype=np.uint8))
     yield plots.bars({"a": 1.0, "b": 1000.0}, xlabel="ms", logarithmic=True, note="on two cores")
     yield plots.precision_recall({"16": {"a": RESULT, "b": RESULT}, "32": {"a": RESULT}})
     yield plots.radius_curves({"a": RESULT}, dashed=["a"])
@@ -66,8 +69,8 @@ def every_figure():
     yield plots.within_radius(RESULT.radius, 0, FRAMES, results[:0], [], [])
     points, lit = GENERATOR.random((50, 2)), {"one": np.arange(50) < 9, "two": np.arange(50) > 30}
     yield plots.code_maps({"a": points, "b": points, "c": points}, lit, {n: "note" for n in "abc"})
-    yield plots.bit_use({"a": bit_use(CODES), "b": bit_use(CODES)})
-    yield plots.pair_distances({"a": pair_distances(CODES, LABELS)}, note="n")
+    yield plots.bit_balance({"a": bit_use(CODES), "b": bit_use(CODES)})
+    yield plots.distance_histograms({"a": pair_distances(CODES, LABELS)}, note="n")
 
 
 @pytest.mark.parametrize("figure", list(every_figure()))
@@ -112,14 +115,20 @@ def test_right_and_wrong_results_differ_in_sign_and_colour():
     assert first.get_color() != second.get_color()
 
 
+def test_results_of_videos_without_labels_have_no_sign():
+    figure = plots.query_results(FRAMES, FRAMES[None][[0, 0]], [3, 11], None, 64)
+    assert [axis.texts[0].get_text() for axis in figure.axes[1:]] == ["3 / 64", "11 / 64"]
+    assert {axis.texts[0].get_color() for axis in figure.axes[1:]} == {plots.GREY}
+
+
 def test_codes_draw_plus_one_dark():
-    (drawn,) = images(plots.codes(np.array([[0b10000001]], np.uint8)))
+    (drawn,) = images(plots.code_rows(np.array([[0b10000001]], np.uint8)))
     assert drawn[0].tolist() == [0, 1, 1, 1, 1, 1, 1, 0]
 
 
-def test_a_sweep_shows_mean_deviation_and_every_seed():
+def test_mean_curves_show_mean_deviation_and_every_seed():
     runs = np.array([[0.1, 0.3], [0.5, 0.9]])
-    figure = plots.sweep([0.25, 0.5], {"ConMH": runs}, xlabel="mask ratio", ylabel="mAP@20")
+    figure = plots.mean_curves([0.25, 0.5], {"ConMH": runs}, xlabel="mask ratio", ylabel="mAP@20")
     axis = figure.axes[0]
     np.testing.assert_allclose(axis.lines[0].get_ydata(), [0.2, 0.7])
     assert len(axis.collections[0].get_offsets()) == 4
@@ -151,17 +160,15 @@ def test_scenes_have_one_colour_each():
 
 
 def test_a_band_shows_what_ties_leave_open():
-    bounds = [
-        evaluate(CODES[:8], CODES, LABELS[:8], LABELS, k=(5,), ties=ties)
-        for ties in ("worst", "best")
-    ]
-    figure = plots.precision_recall({"": {"a": RESULT}}, bands={"": {"a": bounds}})
-    drawn = figure.axes[0].collections[0].get_paths()[0].vertices
-    recall = np.linspace(0, 1, 200)
-    for bound in bounds:
+    drawn = plots.precision_recall({"": {"a": RESULT, "b": RESULT}}, shaded=["b"]).axes[0]
+    (band,) = drawn.collections
+    assert band.get_facecolor()[0, :3].tolist() == list(to_rgb(drawn.lines[1].get_color()))
+    vertices, recall = band.get_paths()[0].vertices, np.linspace(0, 1, 200)
+    for ties in ("worst", "best"):
+        bound = evaluate(CODES[:8], CODES, LABELS[:8], LABELS, k=(5,), ties=ties)
         wanted = np.column_stack([recall, bound.precision_at(recall)])
-        assert all(np.isclose(drawn, point).all(axis=1).any() for point in wanted)
-    np.testing.assert_array_equal(figure.axes[0].lines[0].get_xdata(), RESULT.recall)
+        assert all(np.isclose(vertices, point).all(axis=1).any() for point in wanted)
+    np.testing.assert_array_equal(drawn.lines[0].get_xdata(), RESULT.recall)
 
 
 def test_curves_of_different_protocols_cannot_share_a_figure():

@@ -4,15 +4,15 @@ import json
 import os
 from pathlib import Path
 
+import joblib
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from vidhash_lab.runs import sweeps
+from vidhash_lab.runs import ONE_RUN, failures_in_red, means_and_deviations, sweep, sweeps
 from vidhash_lab.runs.runs import code_hash
-from vidhash_lab.runs.sweeps import ONE_RUN, failures_in_red, means_and_deviations, sweep
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 CODE = """import os
@@ -34,7 +34,7 @@ def notebook(tmp_path):
 
 
 def test_a_failure_is_one_row_and_the_next_sweep_tries_it_alone(notebook, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweeps.joblib, "cpu_count", lambda: 6)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 6)
     grid = {"number": [3, 13, 4], "name": ["a/b"]}
     table = sweep(notebook, grid, tmp_path / "runs", n_jobs=2)
     assert table["number"].tolist() == [3, 13, 4] and set(table["name"]) == {"a/b"}
@@ -80,6 +80,21 @@ def test_a_run_of_other_code_or_damaged_metrics_is_run_again(notebook, tmp_path,
         table = sweep(notebook, {"number": [2]}, tmp_path / "runs")
         assert (table["status"][0], table["run"][0]) == ("done", count)
     assert sweep(notebook, {"number": [2]}, tmp_path / "runs")["status"][0] == "kept"
+
+
+def test_a_run_of_a_method_in_a_file_is_kept_while_the_file_stays_as_it_is(
+    notebook, tmp_path, quick_runs
+):
+    mine = tmp_path / "mine.py"
+    grid = {"name": [f"{mine}:Mine", f"{mine}:Other"]}
+    seen = []
+    for source in ("class Mine: bits = 8", "class Mine: bits = 16", "class Mine: bits = 8"):
+        mine.write_text(source)
+        seen.append(sweep(notebook, grid, tmp_path / "runs"))
+    assert [set(table["status"]) for table in seen] == [{"done"}, {"done"}, {"kept"}]
+    assert seen[0]["folder"].tolist() == seen[2]["folder"].tolist() != seen[1]["folder"].tolist()
+    mine.unlink()  # the run itself says what is wrong
+    assert sweep(notebook, grid, tmp_path / "runs")["status"].tolist() == ["done"] * 2
 
 
 def test_grids_follow_each_other_where_parameters_hang_together(notebook, tmp_path, quick_runs):

@@ -13,12 +13,11 @@ from vidhash_lab.widgets.code_map import (
     HINT,
     STRIP_HEIGHT,
     CodeMap,
-    code_map,
-    film_strips,
     first_labels,
     label_names,
     nearest_videos,
     story_ranks,
+    strip_jpegs,
 )
 
 
@@ -43,7 +42,7 @@ def unlabelled(random_features, N=30):
 
 
 def test_a_query_is_answered_with_its_nearest_codes(database, codes, positions):
-    shown = code_map(positions, database, codes)
+    shown = CodeMap(positions, database, codes)
     assert shown.nearest == {} and shown.status == HINT
     bits = np.unpackbits(codes, axis=1).astype(int)
     for query in (0, 17, len(codes) - 1):
@@ -68,7 +67,7 @@ def test_a_query_is_answered_with_its_nearest_codes(database, codes, positions):
 def test_a_query_among_equal_codes_is_left_out_wherever_it_stands():
     codes = np.zeros((8, 2), np.uint8)
     for query in range(8):
-        found, distances = nearest_videos(HammingIndex(codes), codes, query, 3)
+        distances, found = nearest_videos(HammingIndex(codes), codes, query, 3)
         assert len(found) == 3 and query not in found and not distances.any()
 
 
@@ -81,7 +80,7 @@ def test_query_and_answer_reach_the_browser_in_one_message(database, codes, posi
 
 
 def test_the_browser_gets_the_arrays_back_bit_for_bit(database, codes, positions):
-    data = code_map(positions, database, codes).data
+    data = CodeMap(positions, database, codes).data
     assert np.array_equal(
         np.frombuffer(data["positions"], "<f4").reshape(-1, 2), positions.astype(np.float32)
     )
@@ -108,7 +107,7 @@ def test_every_film_strip_is_a_picture_of_its_video(colour):
             frames = np.broadcast_to(frames, (*frames.shape[:2], 30, 60))
             return np.stack([frames] * 3, -1) if colour else frames
 
-    strips, ends = film_strips(Wide())
+    strips, ends = strip_jpegs(Wide())
     assert ends[-1] == len(strips)
     for video, (start, end) in enumerate(zip([0, *ends], ends)):
         picture = np.asarray(Image.open(io.BytesIO(strips[start:end])).convert("L"), float)
@@ -119,7 +118,7 @@ def test_every_film_strip_is_a_picture_of_its_video(colour):
 
 
 def test_strips_of_two_thousand_videos_would_stay_small(database):
-    strips, ends = film_strips(database)
+    strips, ends = strip_jpegs(database)
     assert len(strips) / len(ends) * 2000 < 10e6
     first = Image.open(io.BytesIO(strips[: ends[0]]))
     assert first.size == (13 * 24, 24)
@@ -150,7 +149,7 @@ def test_a_set_without_labels_is_coloured_by_bit(random_features):
     videos = unlabelled(random_features)
     assert videos.labels is None
     codes = np.arange(30, dtype=np.uint8)[:, None]
-    shown = code_map(np.zeros((30, 2)), videos, codes)
+    shown = CodeMap(np.zeros((30, 2)), videos, codes)
     assert shown.data["colourings"] == ["bit"] and shown.colour_by == "bit"
     shown.query = 0
     assert shown.nearest["relevant"] is None
@@ -158,7 +157,7 @@ def test_a_set_without_labels_is_coloured_by_bit(random_features):
 
 
 def test_a_small_set_shows_what_it_has(random_features):
-    shown = code_map(np.eye(4)[:, :2], unlabelled(random_features, 4), np.eye(4, dtype=np.uint8))
+    shown = CodeMap(np.eye(4)[:, :2], unlabelled(random_features, 4), np.eye(4, dtype=np.uint8))
     shown.query = 2
     assert sorted(shown.nearest["videos"]) == [0, 1, 3]
 
@@ -168,7 +167,7 @@ def test_a_small_set_shows_what_it_has(random_features):
     [("query", 300), ("query", -1), ("bit", 16), ("category", 20), ("colour_by", "mood")],
 )
 def test_what_does_not_exist_is_refused(database, codes, positions, trait, wrong):
-    shown = code_map(positions, database, codes)
+    shown = CodeMap(positions, database, codes)
     before = getattr(shown, trait)
     with pytest.raises(traitlets.TraitError, match=str(wrong)):
         setattr(shown, trait, wrong)
@@ -177,22 +176,22 @@ def test_what_does_not_exist_is_refused(database, codes, positions, trait, wrong
 
 def test_what_does_not_fit_together_is_refused(database, codes, positions):
     with pytest.raises(ValueError, match="299 positions, 300 codes and 300 videos"):
-        code_map(positions[:-1], database, codes)
+        CodeMap(positions[:-1], database, codes)
     with pytest.raises(ValueError, match="300 positions, 5 codes"):
-        code_map(positions, database, codes[:5])
+        CodeMap(positions, database, codes[:5])
     with pytest.raises(ValueError, match="must be packed bits"):
-        code_map(positions, database, codes.astype(float))
+        CodeMap(positions, database, codes.astype(float))
     with pytest.raises(ValueError, match=r"not \(300, 3\)"):
-        code_map(np.zeros((300, 3)), database, codes)
-    with pytest.raises(ValueError, match="results=0"):
-        code_map(positions, database, codes, results=0)
+        CodeMap(np.zeros((300, 3)), database, codes)
+    with pytest.raises(ValueError, match="k=0"):
+        CodeMap(positions, database, codes, k=0)
     broken = positions.copy()
     broken[[7, 9], 0] = np.nan
     with pytest.raises(ValueError, match="of 2 videos are NaN or infinite, first video 7"):
-        code_map(broken, database, codes)
+        CodeMap(broken, database, codes)
 
 
 def test_a_notebook_keeps_no_bytes_of_it(database, codes, positions):
-    shown = code_map(positions, database, codes)
+    shown = CodeMap(positions, database, codes)
     assert repr(shown) == "CodeMap(300 videos, 16 bits)"
     assert len(str(shown._repr_mimebundle_())) < 1000

@@ -6,6 +6,7 @@ import torch
 
 from vidhash_lab import widgets
 from vidhash_lab.data import open_dataset
+from vidhash_lab.data.features import FeatureSet, VideoDataset
 from vidhash_lab.models.baselines import ITQ
 from vidhash_lab.models.chain import CHAIN
 from vidhash_lab.models.mcmsh import MCMSH
@@ -29,16 +30,24 @@ def searched():
 
 def test_query_browser_draws_the_chosen_query(searched):
     dataset, index, codes = searched
-    (query, show), picture, status = parts(widgets.query_browser(dataset, index, codes))
+    (query, k), picture, status = parts(widgets.query_browser(dataset, index, codes))
     before = bytes(picture.value)
     assert before.startswith(b"\x89PNG") and status.value.startswith("query 0:")
     query.value = 7
     assert picture.value != before
-    show.value = 5
+    k.value = 5
     _, found = index.search(codes[7:8], 5)
     right = (dataset.database.labels[found[0]] & dataset.query.labels[7]).any(1).sum()
     assert status.value == f"query 7: {right} of 5 results share its category"
     assert not query.continuous_update
+
+
+def test_query_browser_searches_no_more_than_there_is_and_needs_no_labels(random_features):
+    videos = FeatureSet(random_features(shape=(5, 6, 8), labels=0))
+    dataset = VideoDataset("five", videos, videos, videos)
+    codes = np.arange(5, dtype=np.uint8)[:, None]
+    (_, k), _, status = parts(widgets.query_browser(dataset, HammingIndex(codes), codes))
+    assert (k.value, k.max) == (5, 5) and status.value == "query 0: 5 results, distances 0 to 2"
 
 
 def test_radius_slider_counts_what_lies_within(searched):

@@ -2,16 +2,7 @@
 
 from vidhash_lab.data.catalog import cache_folder, open_dataset
 from vidhash_lab.data.features import FeatureSet, VideoDataset
+from vidhash_lab.data.files import DataError
 from vidhash_lab.data.released.export import export
-from vidhash_lab.data.rows import DataError, prefetch, written_whole
 
-__all__ = [
-    "DataError",
-    "FeatureSet",
-    "VideoDataset",
-    "cache_folder",
-    "export",
-    "open_dataset",
-    "prefetch",
-    "written_whole",
-]
+__all__ = ["DataError", "FeatureSet", "VideoDataset", "cache_folder", "export", "open_dataset"]

@@ -1,14 +1,13 @@
 """Temporally consistent spatial augmentation: one random draw per clip, for all of its frames.
 
 A clip is cropped to a part of its picture, enlarged to its old size again, and made brighter or
-darker; what moves in it moves as before. There are no flips: in a mirror a 2 is no 2 any more, and
-neither is writing.
+darker; what moves in it moves as before. There are no flips: a mirrored 2 is no 2, and mirrored
+writing cannot be read.
 
 B clips, T frames a clip, C channels (1 or 3), h x w pixels.
 """
 
 import torch
-from kornia.augmentation import RandomContrast, RandomResizedCrop, VideoSequential
 from torch import Tensor
 
 CROP_AREA = (0.6, 1.0)  # the share of the picture that is kept …
@@ -27,6 +26,9 @@ def augment_clips(clips: Tensor, generator: torch.Generator) -> Tensor:
             f"clips are {tuple(clips.shape)} of {clips.dtype}; expected floats in [0, 1] of shape "
             "(B, T, 1 or 3, h, w)"
         )
+    # kornia takes two seconds to import
+    from kornia.augmentation import RandomContrast, RandomResizedCrop, VideoSequential
+
     height, width = clips.shape[3:]
     ratio = tuple(width / height * bound for bound in CROP_RATIO)
     augmentation = VideoSequential(

@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from vidhash_lab.data.features import DataError, FeatureSet, VideoDataset
+from vidhash_lab.data.features import FeatureSet, VideoDataset
+from vidhash_lab.data.files import DataError
 from vidhash_lab.data.released.sets import PUBLISHED_SETS, open_published
 from vidhash_lab.data.stories import digit_stories
 from vidhash_lab.data.stories.views import open_or_build_views
@@ -16,30 +17,32 @@ from vidhash_lab.data.stories.views import open_or_build_views
 OWN_FILES = ("train.h5", "database.h5", "query.h5")
 
 
-def cache_folder():
+def cache_folder() -> Path:
     """Return the folder for built data sets: VIDHASH_LAB_CACHE, else in the user's cache."""
     named = os.environ.get("VIDHASH_LAB_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return Path(named) if named else base / "vidhash-lab"
 
 
-def open_digit_stories(root, in_memory=False, views=0, **sizes):
+def open_digit_stories(
+    root: str | Path | None, in_memory: bool = False, num_views: int = 0, **sizes
+) -> VideoDataset:
     """Open the built-in data set, building it first (about 20 s, 200 MB) where it is not cached.
 
     Args:
         root: cache folder; None = `cache_folder()`.
         in_memory: read the features whole.
-        views: how many augmented views the training videos have, 4 for CHAIN. Other than 0, they
-            are built where they are not cached: about 12 s and 25 MB a view.
+        num_views: how many augmented views the training videos have, 4 for CHAIN. They are built
+            where they are not cached: about 12 s and 25 MB a view.
         sizes: fields of `DigitStoriesConfig`, for example train=1000, seed=1.
     """
     config = digit_stories.DigitStoriesConfig(**sizes)
     folder = digit_stories.open_or_build(config, Path(root) if root else cache_folder())
-    views = open_or_build_views(config, folder, views) if views else None
+    views = open_or_build_views(config, folder, num_views) if num_views else None
     return _open_folder("digit-stories", folder, in_memory, views)
 
 
-def open_digit_stories_mini(root, **options):
+def open_digit_stories_mini(root: str | Path | None, **options) -> VideoDataset:
     """Open a small edition of the digit stories, for tests and first tries: 2 s to build."""
     sizes = {"train": 600, "database": 300, "query": 60}
     return replace(open_digit_stories(root, **sizes | options), name="digit-stories-mini")
@@ -51,7 +54,9 @@ CATALOG = {
 } | {name: partial(open_published, name) for name in PUBLISHED_SETS}
 
 
-def open_dataset(name_or_path, root=None, **options):
+def open_dataset(
+    name_or_path: str | Path, root: str | Path | None = None, **options
+) -> VideoDataset:
     """Open a data set by its name in `CATALOG`, or one's own HDF5 file or folder.
 
     A folder holds `train.h5`, `database.h5` and `query.h5`. A single file is all three at once:
@@ -59,8 +64,9 @@ def open_dataset(name_or_path, root=None, **options):
 
     Args:
         root: the folder where a published data set lies; for the built-in one, its cache.
-        options: what the data set takes; all of them take `in_memory`, and one's own files take
-            `views`, the HDF5 file of the training videos' views where these lie elsewhere.
+        options: what the data set takes. All take `in_memory`. The built-in ones take `num_views`
+            and sizes, see `open_digit_stories`; the others take `views`, the HDF5 file of the
+            training videos' views where these lie elsewhere.
 
     Raises FileNotFoundError or `DataError`, naming file, key or row.
     """

@@ -4,12 +4,15 @@ A feature file holds `feats` (N, T, D) in float16 or float32 and, where they are
 `labels` (N, C) and `fine_labels` (N, C'), multi-hot, `thumbnails` (N, T, h, w[, 3]) uint8,
 `video_ids` (N,) text, and `views` (N, V, T, D), the features of V augmented renderings of each.
 Several files in a row can be one set (YFCC's training set comes in nine). Nothing is read whole
-unless `in_memory=True` asks for it: a data set of 168 GB trains in the memory of its batches.
+unless `in_memory=True` asks for it: training on 168 GB needs the memory of a few batches.
 
 N videos in a set, T frames per video, D feature width, B videos in a batch, C categories, V views.
 """
 
 import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +21,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from vidhash_lab.data.rows import DataError, Rows, has_key, prefetch, refusing_damage
+from vidhash_lab.data.files import DataError, has_key, refusing_damage
+from vidhash_lab.data.rows import Rows
 
 FLOATS = (np.dtype("float16"), np.dtype("float32"))
 
@@ -28,20 +32,20 @@ class FeatureSet:
 
     Args:
         paths: one HDF5 file, or several that follow each other.
-        labels: (N, C) multi-hot, where they lie elsewhere; else the files' own `labels`.
-        views: HDF5 file or files, where views lie elsewhere; else the files' own `views`.
+        labels: an array (N, C), multi-hot, in place of the files' own `labels`.
+        views: HDF5 file or files that hold the `views`, in place of the files' own.
         in_memory: read all features and views now, in the type they are stored in.
 
-    Raises FileNotFoundError and `DataError` for whatever does not fit.
+    Raises FileNotFoundError, and `DataError` for whatever does not fit.
     """
 
-    def __init__(self, paths, *, labels=None, views=None, in_memory=False):
+    def __init__(self, paths, *, labels=None, views=None, in_memory: bool = False):
         self.features = _float_rows(paths, "feats", 3, in_memory)
         self.paths = self.features.paths
         with refusing_damage(self.paths[0]), h5py.File(self.paths[0]) as file:
             self.attributes = dict(file.attrs)
-        self.labels = self._read_labels("labels") if labels is None else self._fit(labels, "labels")
-        self.fine_labels = self._read_labels("fine_labels")
+        self.labels = self._labels("labels", labels)
+        self.fine_labels = self._labels("fine_labels")
         self.thumbnails = self._rows_if_there("thumbnails", rank=(4, 5))
         self.views = self._open_views(views, in_memory)
 
@@ -52,45 +56,45 @@ class FeatureSet:
         return f"FeatureSet({len(self)} videos, T {self.num_frames}, D {self.feature_dim})"
 
     @property
-    def num_frames(self):
+    def num_frames(self) -> int:
         """T, frames per video."""
         return self.features.shape[1]
 
     @property
-    def feature_dim(self):
+    def feature_dim(self) -> int:
         """D, width of a frame's features."""
         return self.features.shape[2]
 
     @property
-    def num_views(self):
+    def num_views(self) -> int:
         """V, views of each video; 0 where there are none."""
         return 0 if self.views is None else self.views.shape[1]
 
     @property
-    def video_ids(self):
+    def video_ids(self) -> np.ndarray | None:
         """Names of the videos, (N,) text, or None where a file has none."""
         if not all(has_key(path, "video_ids") for path in self.paths):
             return None
         rows = self._rows_if_there("video_ids", rank=1)
         return np.array([name.decode() for name in rows[:]])
 
-    def rows(self, indices):
+    def rows(self, indices) -> torch.Tensor:
         """Read videos (B,) -> (B, T, D) float32. NaN or infinite values are a `DataError`."""
         indices = np.atleast_1d(np.asarray(indices))
         return _finite(self.features, indices, self.features[indices])
 
-    def view_rows(self, indices, views):
+    def view_rows(self, indices, view) -> torch.Tensor:
         """Read one view of each video: (B,) videos, (B,) numbers 0 … V-1 -> (B, T, D) float32.
 
-        `views` may also be one number for all. Other views are not read, unless they share a
+        `view` may also be one number for all. Other views are not read, unless they share a
         chunk with one. A set without views, and NaN or infinite values, are a `DataError`.
         """
         if self.views is None:
             raise DataError(f"{self.paths[0]}: has no `views`; `num_views` tells whether it has.")
-        indices, views = np.broadcast_arrays(np.atleast_1d(indices), views)
-        return _finite(self.views, indices, self.views[indices, views])
+        indices, view = np.broadcast_arrays(np.atleast_1d(indices), view)
+        return _finite(self.views, indices, self.views[indices, view])
 
-    def pictures(self, indices):
+    def pictures(self, indices) -> np.ndarray:
         """Draw videos (B,) -> (B, T, h, w[, 3]) uint8: their thumbnails, where there are any.
 
         Else each frame is 16 x 16 grey cells, its features in order, averaged where D > 256.
@@ -101,12 +105,12 @@ class FeatureSet:
         cells = (cells - cells.amin((1, 2), True)) / (cells.std((1, 2), keepdim=True) + 1e-9)
         return (cells * 64).clamp(0, 255).byte().unflatten(2, (16, 16)).numpy()
 
-    def batches(self, batch_size=256):
+    def batches(self, batch_size: int = 256) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (indices, frames) over the whole set in order, read one batch ahead."""
         blocks = torch.arange(len(self)).split(batch_size)
         return prefetch((indices, self.rows(indices)) for indices in blocks)
 
-    def validate(self):
+    def validate(self) -> None:
         """Read everything once: non-finite values are a `DataError`, all-zero videos a warning."""
         _validate(self.features)
         for view in range(self.num_views):
@@ -139,18 +143,32 @@ class FeatureSet:
             )
         return rows
 
-    def _read_labels(self, key):
-        rows = self._rows_if_there(key, rank=2)
-        return None if rows is None else self._fit(rows[:], key)
-
-    def _fit(self, labels, key):
-        labels = np.asarray(labels)
+    def _labels(self, key, given=None):
+        """Return the labels given, else those of the files -> (N, C) bool; None without any."""
+        rows = self._rows_if_there(key, rank=2) if given is None else given
+        if rows is None:
+            return None
+        labels = np.asarray(rows[:])
         if labels.ndim != 2 or len(labels) != len(self):
             raise DataError(
                 f"`{key}` of {self.paths[0]} are {labels.shape}; expected one multi-hot row for "
                 f"each of the {len(self)} videos: ({len(self)}, C)."
             )
         return labels.astype(bool)
+
+
+def prefetch(iterable: Iterable, depth: int = 2) -> Iterator:
+    """Yield the items of an iterable, drawn by one background thread up to `depth` ahead.
+
+    Torch uses one core in that thread: a second team of workers beside a training's own costs the
+    training a quarter of its speed, since teams wait for each other by spinning.
+    """
+    iterator, end = iter(iterable), object()
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+        ahead = deque(executor.submit(next, iterator, end) for _ in range(depth))
+        while (item := ahead.popleft().result()) is not end:
+            ahead.append(executor.submit(next, iterator, end))
+            yield item
 
 
 def _float_rows(paths, key, rank, in_memory):
@@ -174,7 +192,9 @@ def _finite(rows, indices, read):
     return frames
 
 
-def odd_videos(rows, view=None, title=None):
+def odd_videos(
+    rows: Rows, view: int | None = None, title: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Read everything once -> indices of videos with non-finite values, and of all-zero ones.
 
     With a title, a bar shows how far it is.
@@ -235,21 +255,21 @@ class VideoDataset:
             )
 
     @property
-    def num_frames(self):
+    def num_frames(self) -> int:
         """T, frames per video."""
         return self.train.num_frames
 
     @property
-    def feature_dim(self):
+    def feature_dim(self) -> int:
         """D, width of a frame's features."""
         return self.train.feature_dim
 
     @property
-    def self_query(self):
+    def self_query(self) -> bool:
         """Whether the query set is the database, so that every query finds itself."""
         return self.query is self.database
 
-    def validate(self):
+    def validate(self) -> None:
         """Read every set once; see `FeatureSet.validate`."""
         for feature_set in {id(s): s for s in (self.train, self.database, self.query)}.values():
             feature_set.validate()

@@ -1,40 +1,22 @@
-"""Rows of HDF5 files: random access that stays on disk, and a thread that reads ahead.
+"""Rows of HDF5 files: random access that stays on disk.
 
 Rows of a contiguous, uncompressed data set are copied out of a memory map; those of a chunked or
 compressed one come through sorted block reads, so that no block is decompressed twice a batch.
 """
 
-import contextlib
 import math
 import mmap
-import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 
-RELEASE_BYTES = 16 << 20  # how much is copied out of a map before its pages are given back
-BLOCK_BYTES = 8 << 20  # how much one read of a chunked or compressed file may bring
-MOST_COMPRESSED = 4096  # no compression makes rows of features smaller by so much
+from vidhash_lab.data.files import DataError, refusing_damage
+
+RELEASE_BYTES = 16 << 20  # copied out of a map before its pages are given back
+BLOCK_BYTES = 8 << 20  # read at once of a chunked or compressed file
+MOST_COMPRESSED = 4096  # times: no compression makes features smaller by so much
 SHAPES = {"feats": "(N, T, D)", "views": "(N, V, T, D)", "thumbnails": "(N, T, h, w)"}
-
-
-class DataError(ValueError):
-    """A data file does not hold what it should; the message names file, key or row."""
-
-
-@contextlib.contextmanager
-def refusing_damage(path, what="not an HDF5 file"):
-    """Turn whatever the HDF5 library raises of a damaged file into a `DataError` that names it."""
-    try:
-        yield
-    except DataError:
-        raise
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError) as error:
-        raise DataError(f"{path}: {what}, damaged or cut short ({error}).") from error
 
 
 class MappedRows:
@@ -69,7 +51,7 @@ class BlockRows:
     """Rows of a chunked or compressed HDF5 data set: each touched block is read once, in order."""
 
     def __init__(self, path, dataset):
-        self._path, self._dataset = path, dataset  # which keeps its file open
+        self._path, self._dataset = path, dataset  # the data set keeps its file open
         chunk, columns, *_ = dataset.chunks or (1, 1)
         row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
         self._block = chunk * max(1, BLOCK_BYTES // (row_bytes * chunk)), columns
@@ -158,20 +140,6 @@ class Rows:
         return f"{self.paths[part]}, row {index - self.starts[part]}"
 
 
-def prefetch(iterable, depth=2):
-    """Yield the items of an iterable, drawn by one background thread up to `depth` ahead.
-
-    Torch uses one core in that thread: a second team of workers beside a training's own costs the
-    training a quarter of its speed, since teams wait for each other by spinning.
-    """
-    iterator, end = iter(iterable), object()
-    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as executor:
-        ahead = deque(executor.submit(next, iterator, end) for _ in range(depth))
-        while (item := ahead.popleft().result()) is not end:
-            ahead.append(executor.submit(next, iterator, end))
-            yield item
-
-
 def _open(path, key, rank):
     """Open one key of one file as an h5py data set, or say what is wrong with it."""
     if not path.is_file():
@@ -193,7 +161,7 @@ def _checked(path, file, key, rank):
         raise DataError(f"{path}: `{key}` has shape {dataset.shape}; expected {wanted}.")
     if 0 in dataset.shape:
         raise DataError(f"{path}: `{key}` has shape {dataset.shape}: nothing in it to read.")
-    # Strings of a damaged file can keep HDF5 reading for ever; only names may be some.
+    # Only names may be text: strings of a damaged file can keep HDF5 reading for ever.
     if dataset.dtype.kind not in "fiub" and key != "video_ids":
         raise DataError(f"{path}: `{key}` is of {dataset.dtype}; expected numbers.")
     elsewhere = dataset.is_virtual or dataset.external
@@ -216,25 +184,3 @@ def _reader(path, dataset):
         plain = dataset.chunks is None and dataset.id.get_offset() is not None
         mappable = plain and not dataset.external and dataset.dtype.kind in "fiu"
         return MappedRows(path, dataset) if mappable else BlockRows(path, dataset)
-
-
-@contextlib.contextmanager
-def written_whole(path):
-    """Give a temporary name beside `path` to write to; it is renamed if all went well, else gone.
-
-    The folder is made where there is none. Two processes that write one file do not meet.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def has_key(path, key):
-    """Say whether the HDF5 file at `path` holds `key`."""
-    with refusing_damage(path), h5py.File(path) as file:
-        return key in file

@@ -1,8 +1,8 @@
 """Every figure of the notebooks: arrays in, a matplotlib Figure out, nothing shown by itself."""
 
-from vidhash_lab.plots.charts import ablation, bars, sweep, training_curves, variants
-from vidhash_lab.plots.codes import bit_use, code_maps, codes, pair_distances
-from vidhash_lab.plots.retrieval import bands, precision_recall, radius_curves, within_radius
+from vidhash_lab.plots.charts import ablation, bands, bars, mean_curves, training_curves, variants
+from vidhash_lab.plots.code_space import bit_balance, code_maps, code_rows, distance_histograms
+from vidhash_lab.plots.retrieval import precision_recall, radius_curves, within_radius
 from vidhash_lab.plots.strips import (
     film_strip,
     film_strips,
@@ -26,20 +26,20 @@ __all__ = [
     "ablation",
     "bands",
     "bars",
-    "bit_use",
+    "bit_balance",
     "code_maps",
-    "codes",
+    "code_rows",
+    "distance_histograms",
     "film_strip",
     "film_strips",
     "gates",
     "masked_views",
-    "pair_distances",
+    "mean_curves",
     "precision_recall",
     "query_results",
     "radius_curves",
     "reconstruction",
     "scenes",
-    "sweep",
     "training_curves",
     "variants",
     "within_radius",

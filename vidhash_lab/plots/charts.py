@@ -1,19 +1,25 @@
-"""Scores and losses: sweeps, ablations, training curves, bars."""
+"""Scores and losses: curves over a parameter, ablations, training curves, bars."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
-from vidhash_lab.plots.style import BLUE, COLOURS, ORANGE, new_figure, tidy
+from vidhash_lab.checkpoints import History
+from vidhash_lab.plots.style import BLUE, COLOURS, ORANGE, RED, finish, name_rows, new_panels
+
+Runs = Mapping[str, Sequence[float]]  # {variant: (seeds,) scores}
 
 
-def variants(*panels, note="", share_x=False):
+def variants(*panels: tuple[str, Runs], note: str = "", share_x: bool = False) -> Figure:
     """Draw scores of the same variants in panels (xlabel, {variant: (seeds,)}) side by side.
 
     Each shows mean, deviation and every seed; on one scale if `share_x`, else on its own.
     """
-    names = list(panels[0][1])
-    figure = new_figure(1.3 + 0.4 * len(names))
-    axes = figure.subplots(1, len(panels), sharex=share_x, sharey=True, squeeze=False)[0]
+    height = 1.3 + 0.4 * len(panels[0][1])
+    figure, axes = new_panels(height, len(panels), sharex=share_x, sharey=True)
     for axis, (xlabel, scores) in zip(axes, panels):
         _draw_variants(axis, scores, xlabel)
         axis.tick_params(labelleft=axis is axes[0])
@@ -21,89 +27,107 @@ def variants(*panels, note="", share_x=False):
     return figure
 
 
-def ablation(scores, published, *, xlabel, note="", source=""):
+def ablation(
+    scores: Runs, published: Mapping[str, float], *, xlabel: str, note: str = "", source: str = ""
+) -> Figure:
     """Draw variants' scores {variant: (seeds,)} beside published ones {variant: score}.
 
     Two panels, since two data sets have two scales: ours with mean, deviation and every seed.
     """
-    figure = new_figure(1.3 + 0.4 * len(scores))
-    ours, theirs = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
-    rows = np.arange(len(scores))
+    height = 1.3 + 0.4 * len(scores)
+    figure, (ours, theirs) = new_panels(height, 2, sharey=True, width_ratios=[3, 2])
     _draw_variants(ours, scores, xlabel)
-    known = [(row, published[name]) for row, name in zip(rows, scores) if name in published]
-    for row, value in known:
-        theirs.plot(value, row, "D", color=ORANGE)
-        theirs.annotate(f"{value:.3f}", (value, row), (7, -4), textcoords="offset points")
-    theirs.set_xlabel(f"published: {source}")
+    for row, name in enumerate(scores):
+        if name in published:
+            value = published[name]
+            theirs.plot(value, row, "D", color=ORANGE)
+            theirs.annotate(f"{value:.3f}", (value, row), (7, -4), textcoords="offset points")
     figure.supxlabel(note, fontsize=9)
-    theirs.xaxis.set_major_locator(MaxNLocator(4))
-    theirs.margins(x=0.15)
-    tidy(theirs)
+    _few_ticks(theirs)
+    finish(theirs, f"published: {source}")
     theirs.tick_params(labelleft=False)
     return figure
 
 
-def training_curves(histories):
+def training_curves(histories: Mapping[str, History]) -> Figure:
     """Draw every loss term by epoch; `histories` is {label: History}."""
-    terms = [
-        name
-        for name in next(iter(histories.values()))[0]
-        if name not in ("epoch", "seconds", "videos_per_second")
-    ]
-    figure = new_figure(2.8)
-    axes = figure.subplots(1, len(terms), squeeze=False)[0]
+    first = next(iter(histories.values()))[0]
+    terms = [name for name in first if name not in ("epoch", "seconds", "videos_per_second")]
+    figure, axes = new_panels(2.8, len(terms))
     for axis, term in zip(axes, terms):
         for colour, (label, history) in zip(COLOURS, histories.items()):
             axis.plot(history.column("epoch"), history.column(term), color=colour, label=label)
-        axis.set_title(term, fontsize=11)
-        axis.set_xlabel("epoch")
-        tidy(axis)
-    axes[0].set_ylabel("loss")
+        finish(axis, "epoch", "loss" if axis is axes[0] else "", title=term)
     if len(histories) > 1:
         axes[-1].legend(frameon=False)
     return figure
 
 
-def sweep(values, scores, *, xlabel, ylabel, references=None, note=""):
+def mean_curves(
+    values: ArrayLike,
+    scores: Mapping[str, ArrayLike],
+    *,
+    xlabel: str,
+    ylabel: str,
+    references: Mapping[str, float] | None = None,
+    note: str = "",
+) -> Figure:
     """Draw a score against a parameter: mean and standard deviation over seeds, and each seed.
 
     values (P,); scores {label: (P, seeds)}; references {label: score} become level lines;
     `note` states the protocol under the figure.
     """
-    figure = new_figure(4)
-    axis = figure.subplots()
+    figure, (axis,) = new_panels(4)
     for colour, (label, runs) in zip(COLOURS, scores.items()):
         runs = np.asarray(runs)
         beside = np.repeat(values, runs.shape[1]) + 0.012 * np.ptp(values)
         axis.scatter(beside, runs, s=20, facecolors="none", edgecolors=colour)
         axis.errorbar(
-            values, runs.mean(1), runs.std(1, ddof=min(1, runs.shape[1] - 1)), color=colour,
-            marker="o", capsize=4, label=label,
+            values, runs.mean(1), _deviation(runs), color=colour, marker="o", capsize=4,
+            label=label,
         )  # fmt: skip
     for colour, (label, score) in zip(COLOURS[len(scores) :], (references or {}).items()):
         axis.axhline(score, color=colour, ls="--", lw=1.5, label=f"{label} ({score:.3f})")
-    axis.set_xlabel(xlabel + (f"\n{note}" if note else ""))
-    axis.set_ylabel(ylabel)
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    tidy(axis)
+    finish(axis, xlabel, ylabel, note=note)
     return figure
 
 
-def bars(values, *, xlabel, logarithmic=False, note=""):
+def bars(
+    values: Mapping[str, float], *, xlabel: str, logarithmic: bool = False, note: str = ""
+) -> Figure:
     """Draw {label: value} as level bars with their numbers."""
-    figure = new_figure(0.9 + 0.42 * len(values))
-    axis = figure.subplots()
-    labels, numbers = list(values), list(values.values())
-    drawn = axis.barh(labels, numbers, color=COLOURS[: len(values)], height=0.6)
+    figure, (axis,) = new_panels(0.9 + 0.42 * len(values))
+    numbers = list(values.values())
+    drawn = axis.barh(list(values), numbers, color=COLOURS[: len(values)], height=0.6)
     texts = [f"{n:,.0f}" if n >= 100 else f"{n:.3g}" for n in numbers]
     axis.bar_label(drawn, texts, padding=4)
-    axis.set_xlabel(xlabel + (f"\n{note}" if note else ""))
     if logarithmic:
         axis.set_xscale("log")
     axis.invert_yaxis()
     axis.margins(x=0.12)
-    tidy(axis)
-    axis.grid(visible=False, axis="y")
+    finish(axis, xlabel, note=note, grid="x")
+    return figure
+
+
+def bands(rows: Mapping[str, tuple], *, xlabel: str, note: str = "") -> Figure:
+    """Draw {label: (lowest, expected, highest)} or (…, values) as bars: what ties leave open.
+
+    `values`, where given, are the scores of some real orders, drawn as ticks.
+    """
+    figure, (axis,) = new_panels(1.0 + 0.3 * len(rows))
+    for row, (lowest, expected, highest, *values) in enumerate(rows.values()):
+        axis.barh(row, highest - lowest, left=lowest, height=0.55, color=BLUE, alpha=0.25)
+        axis.plot(expected, row, "o", color=BLUE)
+        for value in values[0] if values else []:
+            axis.plot(value, row, "|", color=RED, ms=13)
+        axis.annotate(
+            f"{lowest:.3f} to {highest:.3f}", (highest, row), (6, -4), textcoords="offset points",
+            fontsize=9,
+        )  # fmt: skip
+    name_rows(axis, rows)
+    axis.margins(x=0.12)
+    finish(axis, xlabel, note=note, grid="x")
     return figure
 
 
@@ -111,12 +135,19 @@ def _draw_variants(axis, scores, xlabel):
     """Draw one row a variant: mean, deviation, and a ring for every seed."""
     for row, runs in enumerate(scores.values()):
         runs = np.asarray(runs)
-        spread = runs.std(ddof=min(1, len(runs) - 1))
-        axis.errorbar(runs.mean(), row, xerr=spread, marker="o", color=BLUE, capsize=4)
+        axis.errorbar(runs.mean(), row, xerr=_deviation(runs), marker="o", color=BLUE, capsize=4)
         axis.scatter(runs, [row + 0.2] * len(runs), s=18, facecolors="none", edgecolors=BLUE)
-    axis.set_yticks(range(len(scores)), list(scores))
-    axis.set_ylim(len(scores) - 0.5, -0.5)
-    axis.set_xlabel(xlabel)
+    name_rows(axis, scores)
+    _few_ticks(axis)
+    finish(axis, xlabel)
+
+
+def _deviation(runs):
+    """Return the standard deviation over the last axis; of a single seed it is 0."""
+    return runs.std(axis=-1, ddof=min(1, runs.shape[-1] - 1))
+
+
+def _few_ticks(axis):
+    """Choose four or five ticks, and leave room for what stands beside the outermost scores."""
     axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.margins(x=0.15)
-    tidy(axis)

@@ -4,14 +4,17 @@ T frames per video, V views, R results, K bits; pictures are (T, h, w) or (T, h,
 and wrong are told apart by a sign as well as by colour.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from vidhash_lab.plots.style import BLUE, COLOURS, GREY, RED, WIDTH, new_figure
 
 
-def film_strip(frames, title=""):
+def film_strip(frames: np.ndarray, title: str = "") -> Figure:
     """Draw the frames of one video (T, h, w) side by side."""
     figure, (axis,) = _strips(1)
     draw_strip(axis, frames)
@@ -19,7 +22,7 @@ def film_strip(frames, title=""):
     return figure
 
 
-def masked_views(frames, masked):
+def masked_views(frames: np.ndarray, masked: np.ndarray) -> Figure:
     """Draw a video (T, h, w) above what each view sees of it; `masked` (V, T) is True = hidden."""
     figure, axes = _strips(1 + len(masked))
     draw_strip(axes[0], frames)
@@ -30,7 +33,7 @@ def masked_views(frames, masked):
     return figure
 
 
-def reconstruction(frames, masked, guesses):
+def reconstruction(frames: np.ndarray, masked: np.ndarray, guesses: np.ndarray) -> Figure:
     """Draw a video, the frames one view sees, and its guesses for the hidden ones.
 
     frames and guesses are (T, h, w), masked (T,) True = hidden. A guess is a feature vector, not a
@@ -46,23 +49,33 @@ def reconstruction(frames, masked, guesses):
     return figure
 
 
-def query_results(query, results, distances, relevant, bits):
+def query_results(
+    query: np.ndarray,
+    results: np.ndarray,
+    distances: Sequence[int],
+    relevant: Sequence[bool] | None,
+    bits: int,
+) -> Figure:
     """Draw a query's film strip above its results, nearest first, right and wrong ones marked.
 
-    query (T, h, w), results (R, T, h, w), distances (R,) in bits of K, relevant (R,) bool.
+    query (T, h, w), results (R, T, h, w), distances (R,) in bits of K, relevant (R,) bool or None
+    where videos have no labels.
     """
     figure, axes = _strips(1 + len(results))
-    draw_strip(axes[0], query, frame=GREY)
-    label_strip(axes[0], "query")
-    for axis, result, distance, right in zip(axes[1:], results, distances, relevant):
-        colour = BLUE if right else RED
-        draw_strip(axis, result, frame=colour)
-        label_strip(axis, f"{'✓' if right else '✗'}  {distance} / {bits}", colour)
+    draw_query(axes[0], query)
+    relevant = [None] * len(results) if relevant is None else relevant
+    for axis, result, distance, is_right in zip(axes[1:], results, distances, relevant):
+        draw_result(axis, result, f"{distance} / {bits}", is_right)
     return figure
 
 
-def film_strips(videos, labels, colours=None):
-    """Draw several videos (R, T, h, w) one below the other, each with its label."""
+def film_strips(
+    videos: Sequence[np.ndarray], labels: Sequence[str], colours: Sequence[str] | None = None
+) -> Figure:
+    """Draw several videos (R, T, h, w) one below the other, each with its label.
+
+    `colours` (R,) are those of the labels and of a box around each video.
+    """
     figure, axes = _strips(len(videos))
     for axis, frames, label, colour in zip(axes, videos, labels, colours or ["black"] * len(axes)):
         draw_strip(axis, frames, frame=colour if colours else None)
@@ -70,33 +83,29 @@ def film_strips(videos, labels, colours=None):
     return figure
 
 
-def scenes(frames, rows):
+def scenes(frames: np.ndarray, rows: Mapping[str, Sequence[int]]) -> Figure:
     """Draw a video (T, h, w) above bars that colour its frames by scene, {label: (T,) numbers}."""
-    T = len(frames)
     figure = new_figure(0.6 + 0.22 * len(rows))
     figure.get_layout_engine().set(h_pad=0.02, hspace=0.02)
-    heights = [WIDTH / (1.2 * T)] + [0.2] * len(rows)
-    strip, *bars = figure.subplots(1 + len(rows), height_ratios=heights)
-    draw_strip(strip, frames, extent=(0, T, 0, 1), aspect="auto")
+    bars = _below_strip(figure, frames, [0.2] * len(rows))
     palette = np.array([to_rgb(colour) for colour in COLOURS])
     for axis, (label, numbers) in zip(bars, rows.items()):
         colours = palette[np.asarray(numbers) % len(palette)]
-        axis.imshow(colours[None], extent=(0, T, 0, 1), aspect="auto", interpolation="nearest")
+        extent = (0, len(frames), 0, 1)
+        axis.imshow(colours[None], extent=extent, aspect="auto", interpolation="nearest")
         axis.set_axis_off()
         label_strip(axis, label)
     return figure
 
 
-def gates(frames, openings):
+def gates(frames: np.ndarray, openings: Mapping[str, np.ndarray]) -> Figure:
     """Draw how far gates open, {name: (T, H)} from 0 to 1, over time below a film strip (T, h, w).
 
     Each map's channels are sorted by their mean, and share one colour scale with the others.
     """
-    count, T = len(openings), len(frames)
-    figure = new_figure(0.5 + 1.55 * count)
-    heights = [WIDTH / (1.2 * T)] + [1.4] * count
-    strip, *maps = figure.subplots(1 + count, height_ratios=heights, sharex=True)
-    draw_strip(strip, frames, extent=(0, T, 0, 1), aspect="auto")
+    T = len(frames)
+    figure = new_figure(0.5 + 1.55 * len(openings))
+    maps = _below_strip(figure, frames, [1.4] * len(openings), sharex=True)
     lowest = min(each.min() for each in openings.values())
     highest = max(each.max() for each in openings.values())
     for axis, (name, opening) in zip(maps, openings.items()):
@@ -120,6 +129,15 @@ def _strips(count):
     return figure, figure.subplots(count, squeeze=False)[:, 0]
 
 
+def _below_strip(figure, frames, heights, **sharing):
+    """Draw a strip on the width of a figure -> axes of the `heights` below it, in its time."""
+    T = len(frames)
+    heights = [WIDTH / (1.2 * T), *heights]
+    strip, *axes = figure.subplots(len(heights), height_ratios=heights, **sharing)
+    draw_strip(strip, frames, extent=(0, T, 0, 1), aspect="auto")
+    return axes
+
+
 def draw_strip(axis, frames, frame=None, **placing):
     """Draw frames (T, h, w) side by side on an axis, in a box of the colour `frame`."""
     frames = np.asarray(frames)
@@ -134,6 +152,19 @@ def draw_strip(axis, frames, frame=None, **placing):
         height, width = strip.shape[:2]
         box = Rectangle((-1.5, -1.5), width + 2, height + 2, fill=False, ec=frame, lw=2.5)
         axis.add_patch(box).set_clip_on(False)
+
+
+def draw_query(axis, frames):
+    """Draw the strip of a query (T, h, w), framed and labelled as such."""
+    draw_strip(axis, frames, frame=GREY)
+    label_strip(axis, "query")
+
+
+def draw_result(axis, frames, text, is_right):
+    """Draw a strip that was found, its text behind ✓ or ✗, or behind neither for None."""
+    sign, colour = {True: ("✓  ", BLUE), False: ("✗  ", RED), None: ("", GREY)}[is_right]
+    draw_strip(axis, frames, frame=colour)
+    label_strip(axis, f"{sign}{text}", colour)
 
 
 def label_strip(axis, text, colour="black"):

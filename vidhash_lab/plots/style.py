@@ -17,8 +17,26 @@ def new_figure(height):
     return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
 
 
-def tidy(axis):
-    """Take away what is not data, lay a light grid behind what is."""
+def new_panels(height, count=1, **sharing):
+    """Make a figure with `count` axes side by side -> figure, axes (count,)."""
+    figure = new_figure(height)
+    return figure, figure.subplots(1, count, squeeze=False, **sharing)[0]
+
+
+def finish(axis, xlabel="", ylabel="", *, title="", note="", grid="both"):
+    """Label an axis, take away what is not data, and lay a light grid behind what is.
+
+    `note` states the protocol below the label; `grid` names the axes that have grid lines.
+    """
+    axis.set_xlabel(xlabel + (f"\n{note}" if note else ""))
+    axis.set_ylabel(ylabel)
+    axis.set_title(title, fontsize=11)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(visible=True, color="#DDDDDD", lw=0.7)
+    axis.grid(visible=True, axis=grid, color="#DDDDDD", lw=0.7)
     axis.set_axisbelow(True)
+
+
+def name_rows(axis, names):
+    """Write names (R,) at the left of rows 0 to R - 1, the first at the top."""
+    axis.set_yticks(range(len(names)), list(names))
+    axis.set_ylim(len(names) - 0.5, -0.5)

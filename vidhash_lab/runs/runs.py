@@ -6,8 +6,8 @@
 The first executes a copy; the second executes notebooks in full and writes them back cleaned,
 with their figures, as they are committed. `vidhash_lab.runs.sweeps` runs a notebook over a grid.
 
-papermill, nbformat and nbconvert are imported where a notebook is run: one that records a number
-from within needs none of them, and would wait a second and a half for them.
+papermill, nbformat, nbconvert and PIL are imported where a notebook is run or cleaned: one that
+only records a number would wait two seconds for them.
 """
 
 import argparse
@@ -19,14 +19,17 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import yaml
-from IPython.display import display
-from PIL import Image
 
-from vidhash_lab.data import written_whole
+from vidhash_lab.data.files import written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from nbformat import NotebookNode
 
 METRICS_TYPE = "application/vnd.vidhash-lab.metrics+json"
 WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
@@ -34,7 +37,13 @@ FIGURES_VARIABLE = "VIDHASH_LAB_FIGURES"  # set by a refresh alone: only full ru
 FOLDER_VARIABLE = "VIDHASH_LAB_RUN"  # where the notebook that runs may leave files
 
 
-def run_notebook(notebook, folder, parameters=None, *, progress_bar=True):
+def run_notebook(
+    notebook: str | Path,
+    folder: str | Path,
+    parameters: dict | None = None,
+    *,
+    progress_bar: bool = True,
+) -> Path:
     """Execute a copy of `notebook` in `folder` -> path of the executed copy.
 
     Beside it, `metrics.json` holds what the notebook recorded, the parameters and the seconds.
@@ -52,22 +61,17 @@ def run_notebook(notebook, folder, parameters=None, *, progress_bar=True):
     output, started = folder / notebook.name, time.perf_counter()
     with environment({FOLDER_VARIABLE: str(folder.resolve())}):
         executed = papermill.execute_notebook(
-            str(notebook),
-            str(output),
-            parameters,
-            kernel_name="python3",
-            progress_bar=progress_bar,
-            store_widget_state=False,
-            record_timing=False,
-        )
+            str(notebook), str(output), parameters, kernel_name="python3",
+            progress_bar=progress_bar, store_widget_state=False, record_timing=False,
+        )  # fmt: skip
     run = {"notebook": notebook.name, "code": code_hash(executed), "parameters": parameters}
     run |= {"metrics": recorded_metrics(executed), "seconds": time.perf_counter() - started}
     _write_text(folder / "metrics.json", json.dumps(run, indent=1))
     return output
 
 
-def check_parameters(notebook, parameters):
-    """Refuse names that the notebook does not have and values that JSON would change."""
+def check_parameters(notebook: str | Path, parameters: dict) -> None:
+    """Raise ValueError for names that the notebook does not have, values that JSON would change."""
     import papermill
 
     known = papermill.inspect_notebook(str(notebook))
@@ -87,8 +91,10 @@ def check_parameters(notebook, parameters):
             )
 
 
-def record_metrics(**metrics):
+def record_metrics(**metrics: float | int | str) -> None:
     """Show numbers at the end of a notebook so that `run_notebook` finds them."""
+    from IPython.display import display
+
     text = "\n".join(
         f"{name} = {value:.3f}" if isinstance(value, float) else f"{name} = {value}"
         for name, value in metrics.items()
@@ -96,7 +102,7 @@ def record_metrics(**metrics):
     display({METRICS_TYPE: metrics, "text/plain": text}, raw=True)
 
 
-def recorded_metrics(notebook):
+def recorded_metrics(notebook: "NotebookNode") -> dict:
     """Collect what the cells of an executed notebook recorded -> dict."""
     found = {}
     for cell in notebook.cells:
@@ -105,7 +111,7 @@ def recorded_metrics(notebook):
     return found
 
 
-def save_figure(figure, name):
+def save_figure(figure: "Figure", name: str) -> "Figure":
     """Write `figure` to the folder of figures as `name`.png, in a full run alone -> the figure."""
     folder = os.environ.get(FIGURES_VARIABLE)
     if folder:
@@ -113,17 +119,17 @@ def save_figure(figure, name):
     return figure
 
 
-def save_arrays(name, **arrays):
+def save_arrays(name: str, **arrays: np.ndarray) -> None:
     """Write arrays beside the run's `metrics.json` as `name`.npz; outside a run, do nothing."""
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder:
-        with written_whole(Path(folder) / f"{name}.npz") as temporary:
-            with open(temporary, "wb") as file:  # given a name, numpy would add an ending to it
-                np.savez(file, **arrays)
+        path = Path(folder) / f"{name}.npz"
+        with written_whole(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)  # given a name, numpy would add an ending to it
 
 
-def median_milliseconds(function, *arguments, rounds=30):
-    """Time a call: median of some rounds after two to warm up -> milliseconds."""
+def median_milliseconds(function: Callable, *arguments, rounds: int = 30) -> float:
+    """Time `function(*arguments)` -> milliseconds, the median of `rounds` calls after two more."""
     seconds = []
     for _ in range(rounds + 2):
         started = time.perf_counter()
@@ -133,7 +139,7 @@ def median_milliseconds(function, *arguments, rounds=30):
 
 
 @contextlib.contextmanager
-def environment(changes):
+def environment(changes: dict[str, str]) -> Iterator[None]:
     """Set environment variables for what starts meanwhile, then put all back as it was."""
     before = dict(os.environ)
     os.environ.update(changes)
@@ -145,7 +151,7 @@ def environment(changes):
         os.environ.update(before)
 
 
-def code_hash(notebook):
+def code_hash(notebook: "NotebookNode") -> str:
     """Hash the code cells of a notebook: what a committed run must have been made from."""
     code = [
         cell.source
@@ -155,7 +161,7 @@ def code_hash(notebook):
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
 
 
-def clean(notebook):
+def clean(notebook: "NotebookNode") -> "NotebookNode":
     """Strip what a reader does not see: timings, progress bars, widgets without their state.
 
     Pictures keep 256 colours, which makes the file a third as large.
@@ -178,6 +184,8 @@ def clean(notebook):
 
 def _in_256_colours(png):
     """Encode a base64 PNG anew; a picture that has no more colours comes back as it was."""
+    from PIL import Image
+
     image = Image.open(io.BytesIO(base64.b64decode(png)))
     if image.mode == "P":
         return png
@@ -187,7 +195,7 @@ def _in_256_colours(png):
     return base64.b64encode(encoded.getvalue()).decode()
 
 
-def refresh(notebook, figures):
+def refresh(notebook: str | Path, figures: str | Path) -> None:
     """Execute a notebook in full and write it back cleaned, with figures and its code's hash."""
     import nbformat
 
@@ -198,7 +206,7 @@ def refresh(notebook, figures):
     _write_text(notebook, nbformat.writes(executed) + "\n")
 
 
-def write_html(notebook):
+def write_html(notebook: str | Path) -> Path:
     """Convert an executed notebook to HTML beside it, cleaned as it would be committed -> path."""
     import nbformat
     from nbconvert import HTMLExporter
@@ -209,8 +217,10 @@ def write_html(notebook):
     return path
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run notebooks from the command line."""
+    import yaml
+
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("notebooks", nargs="+", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("build/runs"))

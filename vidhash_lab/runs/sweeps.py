@@ -1,28 +1,36 @@
-"""Sweeps: a notebook run at every point of a grid, in parallel, whatever some of the runs do.
+"""Sweeps: a notebook run at every point of a grid, in parallel; a run that fails stops no other.
 
-`ONE_RUN` is the notebook made for it: one method trained and judged, its codes left beside its
-metrics. Notebook 07 is a sweep of it.
+`ONE_RUN` is the notebook made for it: it trains and judges one method and leaves the codes beside
+the metrics. Notebook 07 is a sweep of it.
 """
 
 import contextlib
 import hashlib
 import itertools
 import json
-import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import joblib
-import nbformat
-import pandas as pd
-from tqdm.auto import tqdm
+from typing import TYPE_CHECKING
 
 from vidhash_lab.runs.runs import check_parameters, code_hash, environment, run_notebook
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pandas.io.formats.style import Styler
 
 ONE_RUN = Path(__file__).with_name("one_run.ipynb")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-def sweep(notebook, grid, folder, *, n_jobs=1, backend="loky"):
+def sweep(
+    notebook: str | Path,
+    grid: Mapping[str, Sequence] | Sequence[Mapping[str, Sequence]],
+    folder: str | Path,
+    *,
+    n_jobs: int = 1,
+    backend: str = "loky",
+) -> "pd.DataFrame":
     """Run a notebook for every point of a grid -> pandas table, a row a run, in the grid's order.
 
     Args:
@@ -34,18 +42,24 @@ def sweep(notebook, grid, folder, *, n_jobs=1, backend="loky"):
             connected, else one made for the sweep) and "ray" with `pip install vidhash-lab[sweep]`.
 
     Columns are the parameters, `status`, every recorded metric, `seconds`, `error` and `folder`. A
-    run whose `metrics.json` has the same parameters and code is "kept", not run again. One that
-    raises is "failed", its executed copy shows where; the others go on, and the next sweep tries it
-    anew. ValueError for a parameter that the notebook does not have, before anything runs.
+    run whose `metrics.json` has the same parameters and code is "kept", not run again; where a
+    parameter names a class in a file, "path/to/mine.py:Mine", the file must be the same too. A run
+    that raises is "failed", its executed copy shows where; the others go on, and the next sweep
+    tries it anew. ValueError for a parameter that the notebook does not have, before anything runs.
     """
+    import joblib
+    import pandas as pd
+    from tqdm.auto import tqdm
+
     grids = [grid] if isinstance(grid, dict) else grid
     points = [dict(zip(g, values)) for g in grids for values in itertools.product(*g.values())]
     for point in points:
         check_parameters(notebook, point)
     share = max(1, joblib.cpu_count() // n_jobs)
+    notebook, folder = Path(notebook).resolve(), Path(folder).resolve()
     calls = (
-        joblib.delayed(_run_point)(number, Path(notebook).resolve(), Path(folder).resolve(), *rest)
-        for number, rest in enumerate((point, share) for point in points)
+        joblib.delayed(_run_point)(number, notebook, folder / _folder_name(point), point, share)
+        for number, point in enumerate(points)
     )
     with _backend(backend, n_jobs), tqdm(total=len(points), desc="runs", unit="run") as bar:
         rows = {}
@@ -55,24 +69,37 @@ def sweep(notebook, grid, folder, *, n_jobs=1, backend="loky"):
     return pd.DataFrame([rows[number] for number in range(len(points))])
 
 
-def failures_in_red(table):
+def failures_in_red(table: "pd.DataFrame") -> "Styler":
     """Style a table of `sweep` for a notebook: runs that failed are red."""
-    red = "background-color: #F6D5C6; color: #8A2E00"
-    return table.style.apply(lambda row: [red * (row["status"] == "failed")] * len(row), axis=1)
+    colours = {"failed": "background-color: #F6D5C6; color: #8A2E00"}
+    return table.style.apply(lambda row: [colours.get(row["status"], "")] * len(row), axis=1)
 
 
-def means_and_deviations(table, value, *, rows, columns):
-    """Write one metric of a sweep as "mean ± standard deviation" over the runs of each cell."""
+def means_and_deviations(
+    table: "pd.DataFrame", value: str, *, rows: str, columns: str
+) -> "pd.DataFrame":
+    """Write one metric of a sweep as "mean ± standard deviation" over the runs of each cell.
+
+    `value`, `rows` and `columns` name columns of the table; a single run has no deviation.
+    """
     cells = table.groupby([rows, columns], sort=False)[value]
     texts = cells.agg(lambda runs: f"{runs.mean():.3f} ± {runs.std():.3f}".replace(" ± nan", ""))
     return texts.unstack(columns)
 
 
+def _folder_name(point):
+    """Name the folder of a point by its plain values, and a hash of all and of files it names."""
+    key = hashlib.sha256(json.dumps(point, sort_keys=True).encode())
+    for value in point.values():
+        source = re.fullmatch(r"(.+\.py):\w+", value) if isinstance(value, str) else None
+        if source and Path(source[1]).is_file():  # one that is missing fails in its own run
+            key.update(Path(source[1]).read_bytes())
+    plain = [f"{name}-{v}" for name, v in point.items() if isinstance(v, (int, float, str))]
+    return re.sub(r"[/\\:]", "-", "_".join([*plain, key.hexdigest()[:8]]))[-200:]
+
+
 def _run_point(number, notebook, folder, point, share):
-    """Run one point of a grid, or read it back -> its number and its row."""
-    key = hashlib.sha256(json.dumps(point, sort_keys=True).encode()).hexdigest()[:8]
-    plain = [f"{k}-{v}" for k, v in point.items() if isinstance(v, (int, float, str))]
-    folder = folder / "_".join([*plain, key]).replace(os.sep, "-")[-200:]
+    """Run one point of a grid in its folder, or read it back -> its number and its row."""
     row = point | {"status": "kept"}
     if (run := _finished(notebook, folder, point)) is None:
         row["status"] = "done"
@@ -80,7 +107,7 @@ def _run_point(number, notebook, folder, point, share):
             with environment({name: str(share) for name in THREADS}):
                 run_notebook(notebook, folder, point, progress_bar=False)
             run = _finished(notebook, folder, point)
-        except Exception as error:  # of whatever kind: it is this run's alone
+        except Exception as error:  # of any kind: it ends this run alone
             name, text = getattr(error, "ename", type(error).__name__), str(error)
             row |= {"status": "failed", "error": f"{name}: {getattr(error, 'evalue', text)}"}
     run = run or {"metrics": {}}
@@ -89,17 +116,21 @@ def _run_point(number, notebook, folder, point, share):
 
 def _finished(notebook, folder, point):
     """Read the run that `folder` holds, if it is one of these parameters and this code."""
+    import nbformat
+
     try:
         run = json.loads((folder / "metrics.json").read_text())
         code = code_hash(nbformat.read(notebook, as_version=4))
         return run if (run["parameters"], run["code"]) == (point, code) else None
-    except (OSError, ValueError, KeyError, TypeError):  # none, or not ours: it will be written
+    except (OSError, ValueError, KeyError, TypeError):  # no run, or a damaged one: run it again
         return None
 
 
 @contextlib.contextmanager
 def _backend(backend, n_jobs):
     """Make joblib use a backend, started first where that is needed."""
+    import joblib
+
     with contextlib.ExitStack() as stack:
         try:
             if backend == "dask":

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vidhash_lab.data.rows import DataError
+from vidhash_lab.data.files import DataError
 from vidhash_lab.videos.extraction import extract
 
 

@@ -22,13 +22,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-import lightning_fabric
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidhash_lab.data.rows import DataError
-from vidhash_lab.data.stories.network import FRAME_SIZE, digit_features
+from vidhash_lab.data.files import DataError
+from vidhash_lab.data.stories.network import BACKBONE, FRAME_SIZE, digit_features
 
 FRAMES_AT_ONCE = 128
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -78,8 +77,10 @@ def open_backbone(which, device: str = "auto") -> Backbone:
     if callable(which):
         return Backbone(which, getattr(which, "__qualname__", type(which).__name__))
     if which == "digits":
-        return Backbone(_digits, "vidhash_lab.data.stories.network", FRAME_SIZE, grey=True)
-    device = lightning_fabric.Fabric(accelerator=device, devices=1).device
+        return Backbone(_digits, BACKBONE, FRAME_SIZE, grey=True)
+    from lightning_fabric import Fabric  # takes a second to import
+
+    device = Fabric(accelerator=device, devices=1).device
     library, _, model = str(which).partition(":")
     if library in ("torchvision", "timm") and model:
         return {"torchvision": _torchvision, "timm": _timm}[library](model, device)

@@ -21,7 +21,7 @@ import torch
 from tqdm.auto import tqdm
 
 from vidhash_lab.data.augmentation import augment_clips
-from vidhash_lab.data.rows import DataError
+from vidhash_lab.data.files import DataError
 from vidhash_lab.videos.backbones import FRAMES_AT_ONCE, open_backbone
 from vidhash_lab.videos.decoding import read_clip
 from vidhash_lab.videos.labels import read_labels

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidhash_lab.data.rows import DataError
+from vidhash_lab.data.files import DataError
 
 COLUMNS = ("video", "label")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vidhash_lab.data import DataError
 from vidhash_lab.data.features import FeatureSet
+from vidhash_lab.data.files import DataError
 from vidhash_lab.retrieval.codes import encode
 from vidhash_lab.videos.extraction import extract
 from vidhash_lab.videos.pictures import BrokenVideo

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from filelock import FileLock, Timeout
 
-from vidhash_lab.data.rows import DataError, written_whole
+from vidhash_lab.data.files import DataError, written_whole
 
 IDENTITY = ("video_ids", "sizes", "modified")  # of a file: its path, bytes, time in nanoseconds
 SKIPPED = ("skipped_ids", "skipped_sizes", "skipped_modified", "skipped_reasons")

@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 
-from vidhash_lab.data.rows import written_whole
+from vidhash_lab.data.files import written_whole
 from vidhash_lab.videos.decoding import decode_frames, frame_times
 
 # In several threads, and with its macroblock tree on some processors, x264 makes of the same frames

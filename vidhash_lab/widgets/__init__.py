@@ -1,6 +1,6 @@
-"""Things to play with in JupyterLab: controls left, picture right; and the code map."""
+"""Widgets for JupyterLab: controls beside a picture, and the map of codes."""
 
-from vidhash_lab.widgets.code_map import CodeMap, code_map
+from vidhash_lab.widgets.code_map import CodeMap
 from vidhash_lab.widgets.panels import (
     GATE_NAMES,
     gate_browser,
@@ -15,7 +15,6 @@ from vidhash_lab.widgets.panels import (
 __all__ = [
     "GATE_NAMES",
     "CodeMap",
-    "code_map",
     "gate_browser",
     "mask_slider",
     "order_guesser",

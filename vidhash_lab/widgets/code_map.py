@@ -13,37 +13,32 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-from vidhash_lab.plots import COLOURS
-from vidhash_lab.retrieval.hamming import check_codes
+from vidhash_lab.data.features import FeatureSet
+from vidhash_lab.plots.style import COLOURS
+from vidhash_lab.retrieval.hamming import check_codes, is_relevant
 from vidhash_lab.retrieval.search import HammingIndex
 
-FOLDER = Path(__file__).parent
 STRIP_WIDTH, STRIP_HEIGHT = 320, 24  # pixels; square frames: 13 of them
 QUALITY = 50  # of JPEG, 1 to 95: smaller here, and written faster, than WebP and PNG
 MOST_FRAMES = 40_000  # in all strips together: under 10 MB to send
 HINT = "Click a point, or choose one by the arrow keys and Enter: its nearest codes are searched."
 
 
-def code_map(positions, feature_set, codes, *, results=10):
-    """Show videos as points: hover for the film strip, click to see the nearest codes.
+class CodeMap(anywidget.AnyWidget):
+    """Videos as points: hover for the film strip, click to see the k nearest codes.
 
     positions (N, 2) are any projection, say a UMAP; `feature_set` holds the same N videos, codes
     (N, K/8) are packed. Colours stand for a category, a story (fine label) or one bit; without
     labels for a bit alone. A video of several labels is drawn as its first, and shares a category
     with each that has any of them. ValueError for what does not fit together.
-    """
-    return CodeMap(positions, feature_set, codes, results=results)
 
-
-class CodeMap(anywidget.AnyWidget):
-    """What browser and kernel share: set `query`, `colour_by`, `bit`, `category` from either side.
-
-    `query` and `category` are None where none is chosen. `nearest` answers the query:
+    Browser and kernel share what follows: set `query`, `colour_by`, `bit` and `category` from
+    either side, `query` and `category` to None for no choice. `nearest` answers the query:
     {query, videos, distances, relevant}, nearest first; relevant is None without labels.
     """
 
-    _esm = "".join((FOLDER / name).read_text() for name in ("code_map_points.js", "code_map.js"))
-    _css = (FOLDER / "code_map.css").read_text()
+    _esm = Path(__file__).with_suffix(".js").read_text()
+    _css = Path(__file__).with_suffix(".css").read_text()
     data = traitlets.Dict().tag(sync=True)  # what never changes: see `browser_data`
     colour_by = traitlets.Unicode().tag(sync=True)  # one of `data["colourings"]`
     bit = traitlets.Int(0).tag(sync=True)
@@ -52,13 +47,15 @@ class CodeMap(anywidget.AnyWidget):
     nearest = traitlets.Dict().tag(sync=True)
     status = traitlets.Unicode(HINT).tag(sync=True)
 
-    def __init__(self, positions, feature_set, codes, *, results=10):
+    def __init__(
+        self, positions: np.ndarray, feature_set: FeatureSet, codes: np.ndarray, *, k: int = 10
+    ):
         codes = check_codes("map", codes)
         positions = check_positions(positions, len(codes), len(feature_set))
-        if results < 1:
-            raise ValueError(f"results={results} must be 1 or more")
+        if k < 1:
+            raise ValueError(f"k={k} must be 1 or more")
         data = browser_data(positions, feature_set, codes)
-        data["results"] = min(results, len(codes) - 1)
+        data["k"] = min(k, len(codes) - 1)
         self._index, self._codes, self._labels = HammingIndex(codes), codes, feature_set.labels
         super().__init__(data=data, colour_by=data["colourings"][0])
 
@@ -91,7 +88,7 @@ class CodeMap(anywidget.AnyWidget):
             if self.query is None:
                 self.nearest, self.status = {}, HINT
                 return
-            found = nearest_videos(self._index, self._codes, self.query, self.data["results"])
+            found = nearest_videos(self._index, self._codes, self.query, self.data["k"])
             self.nearest = answer(self.query, *found, self._labels)
             self.status = sentence(self.nearest)
 
@@ -121,7 +118,7 @@ def browser_data(positions, feature_set, codes):
     """Gather what the browser needs to draw, arrays as little-endian bytes."""
     categories = first_labels(feature_set.labels, len(codes))
     stories = first_labels(feature_set.fine_labels, len(codes))
-    strips, ends = film_strips(feature_set)
+    strips, ends = strip_jpegs(feature_set)
     labels = {"category": feature_set.labels, "story": feature_set.fine_labels}
     return {
         "positions": positions.astype("<f4").tobytes(),
@@ -139,8 +136,8 @@ def browser_data(positions, feature_set, codes):
     }
 
 
-def film_strips(feature_set):
-    """Shrink videos to film strips -> their JPEGs in a row, bytes, and where each ends (N,)."""
+def strip_jpegs(feature_set):
+    """Shrink videos to film strips -> their JPEGs one after the other, and where each ends (N,)."""
     N, T = len(feature_set), feature_set.num_frames
     h, w = feature_set.pictures(0).shape[2:4]
     width = max(1, round(STRIP_HEIGHT * w / h))
@@ -188,35 +185,27 @@ def label_names(feature_set, kind, labels):
     return [f"{kind} {number}" for number in range(count)]
 
 
-def nearest_videos(index, codes, query, results):
-    """Search the nearest of one of an index's own codes, itself left out -> videos, distances."""
-    distances, found = (
-        array[0] for array in index.search(codes[query : query + 1], min(results + 1, len(index)))
-    )
-    others = found != query  # among many equal codes, itself need not be found
-    return found[others][:results], distances[others][:results]
+def nearest_videos(index, codes, query, k):
+    """Search the k nearest of one of an index's own codes, itself left out -> distances, videos."""
+    found = index.search(codes[[query]], min(k + 1, len(index)))
+    others = found[1][0] != query  # among many equal codes, itself need not be found
+    return tuple(array[0][others][:k] for array in found)
 
 
-def answer(query, videos, distances, labels):
+def answer(query, distances, videos, labels):
     """Write down what was found; `relevant`: shares a label with the query, None without labels."""
-    relevant = None
-    if labels is not None:
-        relevant = (labels[videos] & labels[query]).any(1).tolist()
     return {
         "query": query,
         "videos": videos.tolist(),
         "distances": distances.tolist(),
-        "relevant": relevant,
+        "relevant": None if labels is None else is_relevant(labels[query], labels[videos]).tolist(),
     }
 
 
 def sentence(nearest):
     """Say in a line what an `answer` holds."""
-    count, relevant = len(nearest["videos"]), nearest["relevant"]
-    share = (
-        f"{count} nearest"
-        if relevant is None
-        else (f"{sum(relevant)} of {count} nearest share its category")
-    )
-    least, most = nearest["distances"][0], nearest["distances"][-1]
-    return f"video {nearest['query']}: {share}, distances {least} to {most}"
+    distances, relevant = nearest["distances"], nearest["relevant"]
+    right = "" if relevant is None else f"{sum(relevant)} of "
+    share = "" if relevant is None else " share its category"
+    span = f"distances {distances[0]} to {distances[-1]}"
+    return f"video {nearest['query']}: {right}{len(distances)} nearest{share}, {span}"

@@ -1,4 +1,4 @@
-"""Things to play with in JupyterLab: controls left, picture right, a status line below.
+"""Widgets for JupyterLab: controls left, picture right, a status line below.
 
 Every widget is a few lines over a plot function and draws when a control is let go. A widget is
 blank on GitHub and in HTML, so notebooks show its static picture first.
@@ -8,25 +8,35 @@ import base64
 import html
 import io
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ipywidgets
 import numpy as np
 import torch
 from IPython.display import HTML
+from matplotlib.figure import Figure
 
 from vidhash_lab import plots
+from vidhash_lab.data.features import FeatureSet, VideoDataset
+from vidhash_lab.models.chain import CHAIN
 from vidhash_lab.models.conmh import ConMHConfig, draw_masks
-from vidhash_lab.retrieval.search import retrieve
-from vidhash_lab.videos.decoding import read_clip
-from vidhash_lab.videos.pictures import Shape
-from vidhash_lab.videos.writing import write_video
+from vidhash_lab.models.mcmsh import MCMSH
+from vidhash_lab.retrieval import hamming
+from vidhash_lab.retrieval.metrics import Evaluation
+from vidhash_lab.retrieval.search import HammingIndex, retrieve
 
 GATE_NAMES = {"L-RD, long range": "lrd", "M-RD, middle": "mrd", "S-RD, short": "srd"}
+SLIDER = {"style": {"description_width": "100px"}, "continuous_update": False}
 
 
-def panel(draw, **controls):
-    """Lay out controls beside the picture that `draw(**values) -> (Figure, status)` makes."""
+def panel(
+    draw: Callable[..., tuple[Figure, str]], **controls: ipywidgets.ValueWidget
+) -> ipywidgets.VBox:
+    """Lay out controls beside the picture that `draw(**values) -> (Figure, status)` makes.
+
+    `draw` is called with the controls' values by their names. What it raises is shown as status.
+    """
     room = ipywidgets.Layout(
         flex="1 1 0%", min_width="0", max_width="820px", align_self="flex-start"
     )
@@ -48,15 +58,17 @@ def panel(draw, **controls):
     return ipywidgets.VBox([ipywidgets.HBox([left, picture]), status])
 
 
-def query_browser(dataset, index, query_codes, results=10):
-    """Choose a query, see its nearest videos in the database, right and wrong ones marked.
+def query_browser(
+    dataset: VideoDataset, index: HammingIndex, query_codes: np.ndarray, k: int = 10
+) -> ipywidgets.VBox:
+    """Choose a query, see its k nearest videos in the database, right and wrong ones marked.
 
-    `index` is a `HammingIndex` of the database, `query_codes` (Q, K/8) are packed. Videos need
-    labels.
+    `index` holds the database's codes, `query_codes` (Q, K/8) are packed. Without labels nothing
+    is marked.
     """
 
-    def draw(query, show):
-        found, distances, relevant = retrieve(dataset, index, query_codes, query, show)
+    def draw(query, k):
+        distances, found, relevant = retrieve(dataset, index, query_codes, query, k)
         figure = plots.query_results(
             dataset.query.pictures(query)[0],
             dataset.database.pictures(found),
@@ -64,30 +76,37 @@ def query_browser(dataset, index, query_codes, results=10):
             relevant,
             bits=8 * query_codes.shape[1],
         )
-        return figure, f"query {query}: {relevant.sum()} of {show} results share its category"
+        if relevant is None:
+            return (
+                figure,
+                f"query {query}: {k} results, distances {distances[0]} to {distances[-1]}",
+            )
+        return figure, f"query {query}: {relevant.sum()} of {k} results share its category"
 
-    last = len(dataset.query) - 1
-    return panel(draw, query=_slider("query", 0, last), show=_slider("results", results, 20, 1))
+    last, most = len(dataset.query) - 1, min(max(k, 20), len(index))
+    return panel(draw, query=_slider("query", 0, last), k=_slider("k", min(k, most), most, 1))
 
 
-def radius_slider(dataset, result, query_codes, database_codes):
+def radius_slider(
+    dataset: VideoDataset, result: Evaluation, query_codes: np.ndarray, database_codes: np.ndarray
+) -> ipywidgets.VBox:
     """Choose a Hamming radius and a query: a point on the curve, and what the query finds there.
 
     `result` is the `Evaluation` of these packed codes, (Q, K/8) and (N, K/8).
     """
 
     def draw(radius, query):
-        away = np.bitwise_count(database_codes ^ query_codes[query]).sum(axis=1)  # (N,)
+        away = hamming.distances(query_codes[[query]], database_codes)[0]  # (N,)
+        wanted = hamming.is_relevant(dataset.query.labels[query], dataset.database.labels)  # (N,)
         found = away.argsort(kind="stable")[: (away <= radius).sum()]
-        labels = dataset.query.labels[query]
-        relevant = (dataset.database.labels[found] & labels).any(axis=1)
+        relevant = wanted[found]
         figure = plots.within_radius(
             result.radius, radius, dataset.query.pictures(query)[0],
             dataset.database.pictures(found[:8]), away[found], relevant,
         )  # fmt: skip
         text = f"query {query}, radius {radius}: {len(found)} found, {relevant.sum()} relevant; "
-        wanted = (dataset.database.labels & labels).any(axis=1).sum()
-        return figure, text + f"{wanted - relevant.sum()} of {wanted} relevant are missed"
+        missed = wanted.sum() - relevant.sum()
+        return figure, text + f"{missed} of {wanted.sum()} relevant are missed"
 
     return panel(
         draw,
@@ -96,8 +115,14 @@ def radius_slider(dataset, result, query_codes, database_codes):
     )
 
 
-def playable(paths, captions, size=96, num_frames=25):
-    """Show video files of any size side by side as small films of 25 frames, to be played."""
+def playable(
+    paths: Sequence[str | Path], captions: Sequence[str], size: int = 96, num_frames: int = 25
+) -> HTML:
+    """Show video files side by side as films to be played, of `size` pixels and `num_frames`."""
+    from vidhash_lab.videos.decoding import read_clip  # needs av; the other widgets do not
+    from vidhash_lab.videos.pictures import Shape
+    from vidhash_lab.videos.writing import write_video
+
     films = []
     with tempfile.TemporaryDirectory() as folder:
         for path, caption in zip(paths, captions):
@@ -112,7 +137,7 @@ def playable(paths, captions, size=96, num_frames=25):
     return HTML("".join(films))
 
 
-def mask_slider(frames, seed=0):
+def mask_slider(frames: np.ndarray, seed: int = 0) -> ipywidgets.VBox:
     """Choose a mask ratio, see which frames of a video (T, h, w) the two views of ConMH show."""
     T = len(frames)
 
@@ -133,7 +158,7 @@ def mask_slider(frames, seed=0):
     )
 
 
-def gate_browser(model, feature_set):
+def gate_browser(model: MCMSH, feature_set: FeatureSet) -> ipywidgets.VBox:
     """Choose a video and a place, see how far MCMSH's gates open there over time and channels."""
     places = {"token mixer": "token_mixer.", "channel mixer": "channel_mixer.", "at the end": ""}
 
@@ -151,17 +176,12 @@ def gate_browser(model, feature_set):
         return plots.gates(feature_set.pictures(video)[0], chosen), text
 
     # No dropdown: JupyterLab takes its arrow keys and goes to the next cell.
-    place = ipywidgets.SelectionSlider(
-        options=list(places),
-        description="place",
-        style={"description_width": "100px"},
-        continuous_update=False,
-    )
+    place = ipywidgets.SelectionSlider(options=list(places), description="place", **SLIDER)
     return panel(draw, video=_slider("video", 0, len(feature_set) - 1), place=place)
 
 
-def order_guesser(model, feature_set):
-    """Shuffle a clip, see in which order CHAIN believes its frames were."""
+def order_guesser(model: CHAIN, feature_set: FeatureSet) -> ipywidgets.VBox:
+    """Shuffle the frames of a clip, see in which order CHAIN puts them."""
     T, M = model.config.num_frames, model.config.clip_frames
     places = (torch.arange(M) * T + T // 2) // M  # the middle frame of every segment
 
@@ -182,14 +202,7 @@ def order_guesser(model, feature_set):
 
 
 def _slider(description, value, highest, lowest=0):
-    return ipywidgets.IntSlider(
-        value,
-        lowest,
-        highest,
-        description=description,
-        style={"description_width": "100px"},
-        continuous_update=False,
-    )
+    return ipywidgets.IntSlider(value, lowest, highest, description=description, **SLIDER)
 
 
 def _png(figure):

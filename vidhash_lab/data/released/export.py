@@ -5,11 +5,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import scipy.io
 from tqdm.auto import tqdm
 
 from vidhash_lab.data.released.sets import PUBLISHED_SETS
-from vidhash_lab.data.rows import DataError, written_whole
+from vidhash_lab.data.files import DataError, written_whole
 
 
 def export(dataset, folder, layout="fcvid"):

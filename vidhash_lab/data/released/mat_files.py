@@ -4,20 +4,21 @@ Up to version 7.2 MATLAB wrote a format of its own, which scipy reads; version 7
 every array transposed, since MATLAB counts columns first. Both keep a sparse matrix as its columns.
 """
 
+import struct
+import zlib
+from pathlib import Path
+
 import h5py
 import numpy as np
-import scipy.io
-import scipy.sparse
 
-from vidhash_lab.data.released.mat_check import check_mat_5
-from vidhash_lab.data.rows import DataError
+from vidhash_lab.data.files import DataError
 
 NUMERIC = {"double", "single", "logical", "sparse"}
 NUMERIC |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 MOST_ENTRIES = 1 << 30  # a damaged header can ask for any size; this is 1 GB of labels
 
 
-def read_mat_labels(path, key="labels", videos=None):
+def read_mat_labels(path: Path, key: str = "labels", videos: int | None = None) -> np.ndarray:
     """Read a multi-hot label matrix of a `.mat` file -> (N, C) bool.
 
     Args:
@@ -29,7 +30,8 @@ def read_mat_labels(path, key="labels", videos=None):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such label file. Check the folder and the name.")
     try:
-        return _read_hdf5(path, key, videos) if h5py.is_hdf5(path) else _read_5(path, key, videos)
+        read = _read_hdf5 if h5py.is_hdf5(path) else _read_matlab_5
+        return _as_labels(path, key, *read(path, key, videos))
     except DataError:
         raise
     except Exception as error:  # of a damaged file the two readers raise nearly anything
@@ -39,7 +41,10 @@ def read_mat_labels(path, key="labels", videos=None):
         ) from error
 
 
-def _read_5(path, key, videos):
+def _read_matlab_5(path, key, videos):
+    """Read a matrix by scipy -> the matrix, the shape that the header gives."""
+    import scipy.io  # here and below: opening a feature file needs no scipy
+
     kinds = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
     if key not in kinds:
         raise _no_key(path, key, kinds)
@@ -48,39 +53,41 @@ def _read_5(path, key, videos):
         raise DataError(f"{path}: `{key}` is a MATLAB {kind}; expected 0 and 1, (N, C).")
     _check_shape(path, key, shape, videos)
     if scipy.io.matlab.matfile_version(path)[0] == 1:  # of version 5; 0 is version 4
-        check_mat_5(path, key)
-    matrix = scipy.io.loadmat(path, variable_names=[key])[key]
-    return _checked(path, key, matrix, shape)
+        _check_elements(path, key)
+    return scipy.io.loadmat(path, variable_names=[key])[key], shape
 
 
 def _read_hdf5(path, key, videos):
+    """Read a matrix of version 7.3 -> the matrix, the shape that the header gives."""
     with h5py.File(path) as file:
         if key not in file:
             raise _no_key(path, key, (name for name in file if not name.startswith("#")))
         node = file[key]
-        if "MATLAB_sparse" in node.attrs:
-            shape = int(node.attrs["MATLAB_sparse"]), len(node["jc"]) - 1
-            _check_shape(path, key, shape, videos)
-            matrix = _sparse(node, shape)
-        elif not isinstance(node, h5py.Dataset) or node.dtype.kind not in "biuf":
+        sparse = "MATLAB_sparse" in node.attrs
+        if not sparse and (not isinstance(node, h5py.Dataset) or node.dtype.kind not in "biuf"):
             raise DataError(f"{path}: `{key}` is no matrix of numbers; expected 0 and 1, (N, C).")
+        if sparse:
+            shape = int(node.attrs["MATLAB_sparse"]), len(node["jc"]) - 1
         else:
             shape = node.shape[::-1]
-            _check_shape(path, key, shape, videos)
-            matrix = node[()].T
-    return _checked(path, key, matrix, shape)
+        _check_shape(path, key, shape, videos)
+        return _sparse(node, shape) if sparse else node[()].T, shape
 
 
 def _sparse(node, shape):
     """Put a sparse matrix together from its values, their rows, and where each column begins."""
+    import scipy.sparse
+
     begins = node["jc"][()].astype(np.int64)
     # MATLAB leaves both out where every value is 0.
     values, rows = (node[part][()] if part in node else np.zeros(0) for part in ("data", "ir"))
     return scipy.sparse.csc_array((values, rows.astype(np.int64), begins), shape)
 
 
-def _checked(path, key, matrix, shape):
+def _as_labels(path, key, matrix, shape):
     """Return what was read as (N, C) bool, if it has that shape and is all 0 and 1."""
+    import scipy.sparse
+
     if scipy.sparse.issparse(matrix):
         if matrix.format != "coo":  # of version 4; checked already
             matrix.check_format(full_check=True)  # else a row that is not there ends the process
@@ -111,3 +118,65 @@ def _check_shape(path, key, shape, videos):
 def _no_key(path, key, found):
     names = sorted(found)
     return DataError(f"{path}: no matrix `{key}`; found {names}. Rename it, or check the file.")
+
+
+# ---- a look at version 5 before scipy reads it -------------------------------------------------
+#
+# scipy 1.17 ends the process at a type number that is none, and at a sparse matrix whose indices
+# lead outside it; found with tests/fuzz/fuzz_loaders.py. Here they are a ValueError.
+#
+# An element of the file is a type, a size in bytes, and that many bytes, padded to eight; four
+# bytes and fewer lie in one word with both. A matrix is an element of elements: flags, dimensions,
+# name, values; a sparse one has the rows and where each column begins before its values.
+
+NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8"}
+NUMBERS |= {13: "u8"}
+MATRIX, COMPRESSED, SPARSE = 14, 15, 5
+MOST_BYTES = 8 << 30  # that a compressed matrix may unfold to
+
+
+def _check_elements(path, key):
+    """Raise ValueError where the matrix `key` of a file of version 5 would mislead scipy."""
+    data = memoryview(path.read_bytes())
+    order = "<" if data[126:128] == b"IM" else ">"
+    for kind, body in _elements(data[128:], order):
+        if kind == COMPRESSED:
+            unfolded = zlib.decompressobj().decompress(body, MOST_BYTES)
+            kind, body = next(_elements(memoryview(unfolded), order), (0, b""))
+        if kind != MATRIX:
+            raise ValueError(f"an element of type {kind} where a matrix should be")
+        flags, dimensions, name, *values = _elements(body, order)
+        if bytes(name[1]) == key.encode():
+            values = [_numbers(element, order) for element in values]
+            if struct.unpack_from(order + "I", flags[1])[0] & 255 == SPARSE:
+                _check_sparse(_numbers(dimensions, order), *values)
+
+
+def _elements(data, order):
+    """Yield type and bytes of each element."""
+    place = 0
+    while place + 8 <= len(data):
+        kind, size = struct.unpack_from(order + "II", data, place)
+        start = place + 8
+        if kind >> 16:  # both in one word
+            kind, size, start = kind & 0xFFFF, kind >> 16, place + 4
+        if start + size > len(data):
+            raise ValueError("an element is longer than what holds it")
+        yield kind, data[start : start + size]
+        place = start + size + (0 if kind == COMPRESSED else -(start + size) % 8)
+
+
+def _numbers(element, order):
+    kind, data = element
+    if kind not in NUMBERS:
+        raise ValueError(f"no type has the number {kind}")
+    return np.frombuffer(data, order + NUMBERS[kind])
+
+
+def _check_sparse(shape, rows, begins, values, *imaginary):
+    begins = begins[: shape[1] + 1].astype(np.int64)
+    count = begins[-1] if len(begins) else -1
+    fits = len(begins) == shape[1] + 1 and begins[0] == 0 and (np.diff(begins) >= 0).all()
+    fits = fits and count <= min(len(rows), len(values))
+    if not fits or ((rows[:count] < 0) | (rows[:count] >= shape[0])).any():
+        raise ValueError("a sparse matrix whose indices lead outside it")

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from vidhash_lab.data.features import FeatureSet, VideoDataset
+from vidhash_lab.data.files import DataError
 from vidhash_lab.data.released.mat_files import read_mat_labels
-from vidhash_lab.data.rows import DataError, Rows
+from vidhash_lab.data.rows import Rows
 
 
 @dataclass(frozen=True)

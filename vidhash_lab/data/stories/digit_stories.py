@@ -3,11 +3,9 @@
 A *story* is three different digits one after the other, say 3→7→1; a video tells it in three shots
 of handwriting that drifts over a changing background, with sensor noise and now and then a wrong
 digit (a *distractor*). Story 2c and story 2c + 1 are each other's reverse and make up category c,
-the set of their digits: only who looks at time can tell the two apart.
-
-The handwriting: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998, as
-shipped with scikit-learn (1,797 pictures of 8 x 8). Three disjoint pools of it serve the feature
-network, the training videos, and the videos of database and query.
+the set of their digits: only the order in time tells the two apart. Three disjoint pools of handwriting
+(1,797 pictures of 8 x 8) serve the feature network, the training videos, and the videos of database
+and query.
 
 A video is first *drawn up* (`draw_script`: what stands where in every frame) and then *rendered*;
 so the same video can be rendered again, larger, cropped or brighter, before noise is added.
@@ -30,20 +28,23 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from vidhash_lab.data.stories.handwriting import (
+    choose_handwriting,
+    handwriting,
+    handwriting_pools,
+)
 from vidhash_lab.data.stories.network import (
+    BACKBONE,
     FEATURE_DIM,
     FRAME_SIZE,
     WEIGHTS,
-    choose_handwriting,
     digit_features,
-    handwriting,
-    handwriting_pools,
     one_thread,
 )
 
 SPLITS = ("train", "database", "query")
 NUM_CATEGORIES = 20  # and twice as many stories
-FORMAT_VERSION = 1  # raise it when the same config gives other files: old caches are then left
+FORMAT_VERSION = 2  # raise it when the same config gives other files: old caches are then left
 CHUNK = 50  # videos rendered at a time: about 100 MB
 
 
@@ -210,7 +211,7 @@ def _attributes(config):
     digits = stories(config).tolist()
     return {
         "config": json.dumps(asdict(config)),
-        "backbone": "vidhash_lab.data.stories.network, 128 ReLU activations, standard deviation 1",
+        "backbone": BACKBONE,
         "frames": f"all {config.num_frames} frames, {FRAME_SIZE} x {FRAME_SIZE} grey",
         "story_names": ["→".join(map(str, story)) for story in digits],
         "category_names": ["·".join(map(str, sorted(story))) for story in digits[::2]],

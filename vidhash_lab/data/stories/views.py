@@ -14,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from vidhash_lab.data import augmentation
-from vidhash_lab.data.rows import written_whole
+from vidhash_lab.data.files import written_whole
 from vidhash_lab.data.stories.digit_stories import CHUNK, DigitStoriesConfig, seeded_generator
 from vidhash_lab.data.stories.network import FEATURE_DIM, digit_features, one_thread
 
@@ -28,7 +28,7 @@ def open_or_build_views(config: DigitStoriesConfig, folder: Path, num_views: int
     warning; an interrupted build leaves nothing behind. Raises ValueError for no views at all.
     """
     if num_views < 1:
-        raise ValueError(f"views={num_views}: as many views of each video, 1 or more")
+        raise ValueError(f"num_views={num_views}: as many views of each video, 1 or more")
     path = Path(folder) / f"train_views_{num_views}.h5"
     if is_complete(path, config, num_views):
         return path

@@ -1,23 +1,26 @@
 """The space of codes: bits, maps, distances.
 
-N videos, K bits, M methods side by side.
+N videos, K bits; the panels of several methods stand side by side.
 """
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.spatial import KDTree
 
-from vidhash_lab.plots.style import BLUE, COLOURS, GREY, ORANGE, new_figure, tidy
+from vidhash_lab.plots.style import BLUE, COLOURS, GREY, ORANGE, finish, new_figure, new_panels
+from vidhash_lab.retrieval.code_space import BitUse
 
 MARKERS = "osD^vP"  # groups are told apart by shape as well as by colour
 
 
-def codes(packed, labels=None):
+def code_rows(packed: np.ndarray, labels: Sequence[str] | None = None) -> Figure:
     """Draw packed codes (N, K/8) as rows of bits, dark = +1; `labels` (N,) name the rows."""
     bits = np.unpackbits(packed, axis=1)
-    figure = new_figure(0.6 + 0.24 * len(bits))
-    axis = figure.subplots()
+    figure, (axis,) = new_panels(0.6 + 0.24 * len(bits))
     axis.imshow(1 - bits, cmap="gray", aspect="auto", interpolation="nearest", vmin=-0.2, vmax=1)
     axis.set_xlabel(f"bit (dark = +1), K = {bits.shape[1]}")
     axis.set_yticks(range(len(bits)), labels if labels is not None else range(len(bits)))
@@ -28,11 +31,17 @@ def codes(packed, labels=None):
     return figure
 
 
-def code_maps(maps, groups, notes=None, columns=2):
-    """Draw maps of the same videos side by side, {title: (N, 2)}, some groups lit.
+def code_maps(
+    maps: Mapping[str, np.ndarray],
+    groups: Mapping[str, np.ndarray],
+    notes: Mapping[str, str] | None = None,
+    columns: int = 2,
+) -> Figure:
+    """Draw maps of the same videos side by side, {title: (N, 2)}, some groups in colour.
 
     `groups` {name: (N,) bool}: up to six, each with a colour and a shape, and its name where it
     lies densest, if there is room; others are grey. `notes` {title: text} stands under a title.
+    ValueError for more groups than can be told apart.
     """
     if len(groups) > len(MARKERS):
         raise ValueError(f"{len(groups)} groups; {len(MARKERS)} can be told apart, choose some")
@@ -79,7 +88,7 @@ def _name_groups(axis, names, extent):
             taken.append(place)
 
 
-def bit_use(uses):
+def bit_balance(uses: Mapping[str, BitUse]) -> Figure:
     """Draw balance and correlation of the bits of several methods, {title: BitUse}, in columns."""
     figure = new_figure(5.2)
     above, below = figure.subplots(2, len(uses), squeeze=False, height_ratios=[1, 1.7])
@@ -88,8 +97,7 @@ def bit_use(uses):
         bars, image = above[column], below[column]
         bars.bar(range(K), np.sort(use.balance), width=1.0, color=BLUE)
         bars.set_ylim(-1, 1)
-        bars.set_title(title, fontsize=11)
-        tidy(bars)
+        finish(bars, title=title)
         drawn = image.imshow(  # eight steps: they can be read off, and the picture stays small
             np.abs(use.correlation), vmin=0, vmax=1, cmap=colormaps["cividis"].resampled(8),
             aspect="auto", interpolation="nearest",
@@ -104,13 +112,14 @@ def bit_use(uses):
     return figure
 
 
-def pair_distances(counts, note=""):
+def distance_histograms(
+    counts: Mapping[str, tuple[np.ndarray, np.ndarray]], note: str = ""
+) -> Figure:
     """Draw how far pairs lie apart, {title: (together (K+1,), others (K+1,))}, in columns.
 
     Each kind is drawn as shares of its own pairs, so that the few are not lost among the many.
     """
-    figure = new_figure(3.1)
-    axes = figure.subplots(1, len(counts), sharex=True, sharey=True, squeeze=False)[0]
+    figure, axes = new_panels(3.1, len(counts), sharex=True, sharey=True)
     for axis, (title, kinds) in zip(axes, counts.items()):
         names = ("share a category", "all others")
         for kind, name, colour, hatch in zip(kinds, names, (BLUE, ORANGE), ("", "///")):
@@ -120,10 +129,8 @@ def pair_distances(counts, note=""):
             )  # fmt: skip
             mean = (kind * np.arange(len(kind))).sum() / kind.sum()
             axis.axvline(mean, color=colour, lw=1.5)
-        axis.set_title(title, fontsize=11)
-        axis.set_xlabel("Hamming distance")
-        tidy(axis)
-    axes[0].set_ylabel("share of the pairs")
+        ylabel = "share of the pairs" if axis is axes[0] else ""
+        finish(axis, "Hamming distance", ylabel, title=title)
     axes[-1].legend(frameon=False, fontsize=9)
     figure.supxlabel(note, fontsize=9, color=GREY)
     return figure
