@@ -97,8 +97,8 @@ def stories(config: DigitStoriesConfig) -> Tensor:
     return torch.stack([forward, forward.flip(1)], 1).flatten(0, 1)
 
 
-def seeded_generator(config, purpose):
-    """Give every purpose its own stream, so that a larger split leaves the others as they are."""
+def seeded_generator(config: DigitStoriesConfig, purpose: str) -> torch.Generator:
+    """Give every purpose random numbers of its own: a larger split leaves the others unchanged."""
     digest = hashlib.sha256(f"{config.seed} {purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
@@ -106,7 +106,13 @@ def seeded_generator(config, purpose):
 # ---- from digits to frames ---------------------------------------------------------------------
 
 
-def draw_script(digits, num_frames, pool, config, generator) -> Script:
+def draw_script(
+    digits: Tensor,
+    num_frames: int,
+    pool: Tensor,
+    config: DigitStoriesConfig,
+    generator: torch.Generator,
+) -> Script:
     """Draw up B videos that show (B, shots) digits in `num_frames` frames -> Script.
 
     `pool` holds the rows of handwriting to choose from.
@@ -169,13 +175,13 @@ def render_scene(script: Script, frame_size: int = FRAME_SIZE) -> Tensor:
     return torch.maximum(digits, backgrounds[torch.arange(B)[:, None], script.shots]).clamp(0, 1)
 
 
-def add_noise(scene: Tensor, config: DigitStoriesConfig, generator) -> Tensor:
+def add_noise(scene: Tensor, config: DigitStoriesConfig, generator: torch.Generator) -> Tensor:
     """Add the sensor's Gaussian noise to pictures of any shape, kept in [0, 1]."""
     noise = torch.randn(scene.shape, generator=generator)
     return noise.mul_(config.noise).add_(scene).clamp_(0, 1)
 
 
-def render(script: Script, config: DigitStoriesConfig, generator) -> Tensor:
+def render(script: Script, config: DigitStoriesConfig, generator: torch.Generator) -> Tensor:
     """Render B videos as the camera saw them -> (B, T, 32, 32) float32 in [0, 1]."""
     return add_noise(render_scene(script), config, generator)
 
@@ -186,8 +192,9 @@ def render(script: Script, config: DigitStoriesConfig, generator) -> Tensor:
 def split_script(config: DigitStoriesConfig, split: str) -> tuple[Tensor, Script]:
     """Draw up all videos of "train", "database" or "query" -> (N,) their stories, Script."""
     generator = seeded_generator(config, f"{split} script")
-    count = torch.arange(getattr(config, split))
-    even = 2 * (count % NUM_CATEGORIES) + count // NUM_CATEGORIES % 2  # categories, then directions
+    number = torch.arange(getattr(config, split))
+    # Every category as often, then both of its directions as often.
+    even = 2 * (number % NUM_CATEGORIES) + number // NUM_CATEGORIES % 2
     story = even[torch.randperm(len(even), generator=generator)]
     pool = handwriting_pools()["train" if split == "train" else "test"]
     return story, draw_script(stories(config)[story], config.num_frames, pool, config, generator)
