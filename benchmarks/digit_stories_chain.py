@@ -22,7 +22,7 @@ TASKS = {
 def main():
     """Print one line a set of tasks."""
     epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    data = open_dataset("digit-stories", views=4)
+    data = open_dataset("digit-stories", num_views=4)
     labels = (data.query.labels, data.database.labels)
     stories = (data.query.fine_labels, data.database.fine_labels)
     for name, changes in TASKS.items():

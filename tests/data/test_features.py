@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from vidhash_lab.data import DataError, FeatureSet, open_dataset, prefetch
+from vidhash_lab.data import DataError, FeatureSet, open_dataset
+from vidhash_lab.data.features import prefetch
 
 STATUS = Path("/proc/self/status")
 STORAGE = {

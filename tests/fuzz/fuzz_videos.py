@@ -24,7 +24,7 @@ import numpy as np
 
 from vidhash_lab.data import DataError, FeatureSet
 from vidhash_lab.videos.extraction import extract
-from vidhash_lab.videos.labels import read_labels
+from vidhash_lab.videos.labels import read_video_labels
 from vidhash_lab.videos.writing import write_video
 
 BATCH, SECONDS, MEMORY = 250, 300, 8 << 30  # files a process, its limits
@@ -126,7 +126,7 @@ def fuzz_labels(count, chance):
         for _ in range(count):
             path.write_bytes(damage(text.encode(), chance))
             try:
-                read_labels(path, ids)
+                read_video_labels(path, ids)
             except DataError:
                 refused += 1
     print(f"{count} label files: {refused} refused with a clear error")

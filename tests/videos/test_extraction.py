@@ -71,7 +71,7 @@ def test_the_file_opens_as_a_data_set(folder, tmp_path):
     assert features.attributes["category_names"].tolist() == ["a", "b"]
     expected = [[1, 0], [1, 0], [0, 1], [0, 1], [0, 0]]  # c.avi lies in no folder
     assert np.array_equal(features.labels, np.array(expected, bool))
-    assert "network" in features.attributes["backbone"]
+    assert "digits" in features.attributes["backbone"]
     assert "5 frames, the middles of equal stretches" in features.attributes["frames"]
     assert features.video_ids.tolist() == NAMES
     with h5py.File(tmp_path / "out.h5") as file:
@@ -82,9 +82,9 @@ def test_the_file_opens_as_a_data_set(folder, tmp_path):
 
 
 def test_views_do_not_depend_on_the_other_videos(folder, tmp_path):
-    extract(folder, tmp_path / "all.h5", 5, MEANS, views=2)
+    extract(folder, tmp_path / "all.h5", 5, MEANS, num_views=2)
     shutil.rmtree(folder / "a")
-    extract(folder, tmp_path / "few.h5", 5, MEANS, views=2)
+    extract(folder, tmp_path / "few.h5", 5, MEANS, num_views=2)
     every, few = FeatureSet(tmp_path / "all.h5"), FeatureSet(tmp_path / "few.h5")
     assert few.num_views == 2 and few.views.shape == (3, 2, 5, 8)
     assert np.allclose(every.views[2:5], few.views[:], atol=1e-3)

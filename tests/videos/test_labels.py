@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from vidhash_lab.data import DataError
-from vidhash_lab.videos.labels import read_labels
+from vidhash_lab.videos.labels import read_video_labels
 
 IDS = ["cats/a.mp4", "cats/b.mp4", "dogs/big/c.mp4", "d.mp4"]
 
 
 def test_folders():
-    labels, names = read_labels("folders", IDS)
+    labels, names = read_video_labels("folders", IDS)
     assert names == ["cats", "dogs"]
     assert np.array_equal(labels, np.array([[1, 0], [1, 0], [0, 1], [0, 0]], bool))
     with pytest.raises(DataError, match="no video lies in a folder"):
-        read_labels("folders", ["a.mp4"])
+        read_video_labels("folders", ["a.mp4"])
 
 
 def test_a_csv_file_with_several_labels_a_video(tmp_path):
@@ -25,7 +25,7 @@ def test_a_csv_file_with_several_labels_a_video(tmp_path):
         '\ufeffvideo,when,label\ncats/a.mp4,1,"sweet, small"\ncats\\a.mp4,2,cat\n./d.mp4,3,cat\n',
         encoding="utf-8",
     )
-    labels, names = read_labels(path, IDS)
+    labels, names = read_video_labels(path, IDS)
     assert names == ["cat", "sweet, small"]
     assert np.array_equal(labels, np.array([[1, 1], [0, 0], [0, 0], [1, 0]], bool))
 
@@ -48,10 +48,10 @@ def test_errors_name_file_and_row(tmp_path, text, says):
     path = tmp_path / "labels.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=says) as error:
-        read_labels(path, IDS)
+        read_video_labels(path, IDS)
     assert str(path) in str(error.value)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.csv"):
-        read_labels(tmp_path / "nowhere.csv", IDS)
+        read_video_labels(tmp_path / "nowhere.csv", IDS)
 
 
 def test_damaged_csv_files_are_read_or_refused(tmp_path):
@@ -62,7 +62,7 @@ def test_damaged_csv_files_are_read_or_refused(tmp_path):
         data[chance.randrange(len(data))] = chance.randrange(256)
         path.write_bytes(data[: chance.choice([len(data), chance.randrange(len(data))])])
         try:
-            labels, names = read_labels(path, IDS)
+            labels, names = read_video_labels(path, IDS)
         except DataError:
             continue
         assert labels.shape == (4, len(names)) and labels.any()

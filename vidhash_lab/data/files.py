@@ -31,9 +31,10 @@ def has_key(path: str | Path, key: str) -> bool:
 
 @contextlib.contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to; it is renamed if all went well, else removed.
+    """Give a temporary name beside `path` to write to, and rename it if all went well.
 
-    The folder is made where there is none. Two processes that write the same file use two names.
+    What an error leaves unfinished is removed. The folder is made where there is none. Two
+    processes that write the same file use two names.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

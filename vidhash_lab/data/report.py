@@ -1,9 +1,10 @@
 """What a folder of features and labels holds, file by file, and whether it can be worked with.
 
-Each file is looked at for itself, so that one bad file hides no other; then the whole is opened.
+Each file is examined by itself, so that one bad file hides no other; then the whole is opened.
 """
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,7 @@ from vidhash_lab.data.released.mat_files import read_mat_labels
 from vidhash_lab.data.released.sets import PUBLISHED_SETS, differences
 
 
-class Report:
+class FolderReport:
     """Lines about one data set: what is there, what to know (!), what is wrong (WRONG)."""
 
     def __init__(self, title, say):
@@ -27,7 +28,7 @@ class Report:
         self._say(f"  {text}")
 
     def note(self, text):
-        """Say what one should know, though it can be worked with."""
+        """Say what one should know, though the data set can be worked with."""
         self._say(f"  ! {text}")
 
     def wrong(self, error):
@@ -35,22 +36,22 @@ class Report:
         self.errors += 1
         self._say(f"  WRONG {error}")
 
-    def trying(self, action, *arguments, **options):
-        """Return what an action returns; if it raises, that is said and None returned."""
+    def attempt(self, action, *arguments, **options):
+        """Return what an action returns; if it raises, say so and return None."""
         try:
             return action(*arguments, **options)
-        except Exception as error:  # a damaged file may raise anything: the next one has its turn
+        except Exception as error:  # a damaged file may raise anything; the next file still counts
             known = isinstance(error, (ValueError, OSError))
             self.wrong(error if known else f"{type(error).__name__}: {error}")
 
-    def verdict(self, well):
-        """Say in a line how it stands, `well` if nothing is wrong -> whether nothing is."""
+    def verdict(self, good):
+        """Say in a line how the data set stands, `good` if nothing is wrong -> whether it is so."""
         bad = f"cannot be worked with as it is; things that are wrong: {self.errors}"
-        self.line(f"=> {self.title}: {bad if self.errors else well}.")
+        self.line(f"=> {self.title}: {bad if self.errors else good}.")
         return not self.errors
 
 
-def report(path, say=print):
+def report(path: str | Path, say: Callable[[str], None] = print) -> bool:
     """Examine a published layout, or a folder or file of the kit's own -> whether all is well.
 
     Features are read whole once, in batches. A folder of such folders is examined one by one.
@@ -75,7 +76,7 @@ def _kinds(path):
         return ["file"]
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     found = [name for name, published in PUBLISHED_SETS.items() if names & set(published.files)]
-    return found + ["folder"] * bool(names & set(OWN_FILES))
+    return [*found, "folder"] if names & set(OWN_FILES) else found
 
 
 def _nothing_at(path):
@@ -91,61 +92,62 @@ def _nothing_at(path):
 
 def _examine(path, kind, say):
     if kind in PUBLISHED_SETS:
-        return _examine_published(
-            path, kind, Report(f"{PUBLISHED_SETS[kind].title} in {path}", say)
-        )
-    own = Report(str(path), say)
+        title = f"{PUBLISHED_SETS[kind].title} in {path}"
+        return _examine_published(path, kind, FolderReport(title, say))
+    lines = FolderReport(str(path), say)
     for file in [path] if kind == "file" else [path / name for name in OWN_FILES]:
-        feature_set = own.trying(_examine_feats, file, own)
+        feature_set = lines.attempt(_examine_feats, file, lines)
         if feature_set is not None and feature_set.labels is not None:
-            own.line(f"{file.name}: {_label_facts(feature_set.labels)}")
-    _open_all(own, path)
-    return own.verdict("can be worked with")
+            lines.line(f"{file.name}: {_label_facts(feature_set.labels)}")
+    _open_whole(lines, path)
+    return lines.verdict("can be worked with")
 
 
-def _examine_published(folder, name, found):
-    published, dataset, well = PUBLISHED_SETS[name], None, "as published"
-    read = []
-    for part in published.parts:
-        counts = [found.trying(_examine_feats, folder / file, found) for file in part.feats]
-        for file, videos in zip(part.labels, counts):
-            if not part.labels_needed and not (folder / file).exists():
-                found.line(f"{file}: not there, and not needed")
-                continue
-            known = None if videos is None else len(videos)
-            labels = found.trying(read_mat_labels, folder / file, part.key, known)
-            if labels is not None:
-                found.line(f"{file}: `{part.key}`, {_label_facts(labels)}")
-            read.append(labels)
-        read += counts
-    if all(each is not None for each in read):  # else opening would repeat what was said
-        dataset = _open_all(found, name, folder)
+def _examine_published(folder, name, lines):
+    published, dataset, good = PUBLISHED_SETS[name], None, "as published"
+    if all([_examine_part(folder, part, lines) for part in published.parts]):
+        dataset = _open_whole(lines, name, folder)  # else opening would repeat what was said
     if dataset is not None:
         for part, roles in published.parts.items():
             for line in differences(published, part, getattr(dataset, roles[0])):
-                well = "can be worked with, but is not the published set"
-                found.note(line)
+                good = "can be worked with, but is not the published set"
+                lines.note(line)
     if any(not (folder / file).is_file() for file in published.files):
-        found.line(f"the authors offer it at {published.offered}")
-    return found.verdict(well)
+        lines.line(f"the authors offer it at {published.offered}")
+    return lines.verdict(good)
 
 
-def _open_all(found, name, root=None):
+def _examine_part(folder, part, lines):
+    """Examine the features and labels of one part -> whether all of them can be read."""
+    read = [lines.attempt(_examine_feats, folder / file, lines) for file in part.feats]
+    for file, videos in zip(part.labels, read.copy()):
+        if not part.labels_needed and not (folder / file).exists():
+            lines.line(f"{file}: not there, and not needed")
+            continue
+        known = None if videos is None else len(videos)
+        labels = lines.attempt(read_mat_labels, folder / file, part.key, known)
+        if labels is not None:
+            lines.line(f"{file}: `{part.key}`, {_label_facts(labels)}")
+        read.append(labels)
+    return all(each is not None for each in read)
+
+
+def _open_whole(lines, name, root=None):
     """Open the whole, and say which set is which -> the data set, or None."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other counts than the published ones are noted one by one
-        dataset = found.trying(open_dataset, name, root=root)
+        dataset = lines.attempt(open_dataset, name, root=root)
     if dataset is not None:
-        same = {
-            "query is database (self-query: every video finds itself)": dataset.self_query,
-            "database is training set": dataset.database is dataset.train,
-        }
-        facts = [what for what, is_so in same.items() if is_so]
-        found.line("; ".join(facts) or "training set, database and query are sets of their own")
+        facts = []
+        if dataset.self_query:
+            facts.append("query is database (self-query: every video finds itself)")
+        if dataset.database is dataset.train:
+            facts.append("database is training set")
+        lines.line("; ".join(facts) or "training set, database and query are sets of their own")
     return dataset
 
 
-def _examine_feats(path, found):
+def _examine_feats(path, lines):
     """Say what a feature file holds, reading all of it -> `FeatureSet`."""
     feature_set = FeatureSet(path)
     rows = feature_set.features
@@ -153,7 +155,7 @@ def _examine_feats(path, found):
         feats = file["feats"]
         storage = f"chunks {feats.chunks}" if feats.chunks else "contiguous"
         storage += f", {feats.compression}" if feats.compression else ""
-    found.line(
+    lines.line(
         f"{path.name}: {len(rows)} videos, T x D {rows.shape[1]} x {rows.shape[2]}, {rows.dtype}, "
         f"{storage}, {path.stat().st_size / 1e9:.3g} GB"
     )
@@ -161,8 +163,8 @@ def _examine_feats(path, found):
         read, what = (rows, "`feats`") if view is None else (feature_set.views, f"view {view}")
         bad, zeros = odd_videos(read, view, title=f"{path.name}, {what}")
         for indices, kind, say in [
-            (bad, "have NaN or infinite values.", found.wrong),
-            (zeros, "are all zero: were their frames read?", found.note),
+            (bad, "have NaN or infinite values.", lines.wrong),
+            (zeros, "are all zero: were their frames read?", lines.note),
         ]:
             if len(indices):
                 first = ", ".join(map(str, indices[:5]))
@@ -171,12 +173,15 @@ def _examine_feats(path, found):
 
 
 def _label_facts(labels):
-    empty, alone = np.flatnonzero(~labels.any(0)), np.flatnonzero(~labels.any(1))
+    N, C = labels.shape
+    empty, without = np.flatnonzero(~labels.any(0)), np.flatnonzero(~labels.any(1))
     return (
-        f"labels of {labels.shape[0]} videos, {labels.shape[1]} columns, "
-        f"{len(empty)} categories empty{_few(empty)}, {len(alone)} videos without one{_few(alone)}"
+        f"labels of {N} videos, {C} columns, {len(empty)} categories empty{_first(empty)}, "
+        f"{len(without)} videos without one{_first(without)}"
     )
 
 
-def _few(indices):
-    return f" ({', '.join(map(str, indices[:5]))}{', …' * (len(indices) > 5)})" * bool(len(indices))
+def _first(indices):
+    """List the first five in brackets; nothing where there are none."""
+    listed = ", ".join([*map(str, indices[:5]), "…"][: len(indices)])
+    return f" ({listed})" if listed else ""

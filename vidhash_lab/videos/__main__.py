@@ -6,14 +6,13 @@ Stop it when you like and start it again: it goes on where it was.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from vidhash_lab.data.files import DataError
 from vidhash_lab.videos.extraction import extract
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     """Extract a folder from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
@@ -22,7 +21,7 @@ def main(arguments=None):
     parser.add_argument("--backbone", default="torchvision:resnet50")
     parser.add_argument("--labels", help="'folders', or a CSV file with columns video and label")
     parser.add_argument("--thumbnails", type=int, default=64)
-    parser.add_argument("--views", type=int, default=0)
+    parser.add_argument("--num-views", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     options = vars(parser.parse_args(arguments))
     try:
@@ -32,4 +31,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -65,12 +65,12 @@ class Backbone:
         return torch.cat(parts).numpy()
 
 
-def open_backbone(which, device: str = "auto") -> Backbone:
+def open_backbone(which: str | Path | Backbone | Callable, device: str = "auto") -> Backbone:
     """Open a backbone by name, by path, or around a callable; see above. A `Backbone` stays.
 
     Networks run on `device`, "auto" for the best there is. Raises `DataError` where a library or
-    weights are missing and says what to install or to fetch; nothing else is ever downloaded than
-    the pretrained weights of the library that was asked for by name.
+    weights are missing and says what to install or to fetch. Nothing is downloaded but pretrained
+    weights of torchvision or timm, and only where a model of theirs is named.
     """
     if isinstance(which, Backbone):
         return which
@@ -118,7 +118,7 @@ def _weights(make, which):
     """Build a network whose weights may have to be downloaded, or say that they could not be."""
     try:
         return make()
-    except (OSError, RuntimeError, ValueError) as error:  # URLError and its kin are OSErrors
+    except (OSError, RuntimeError, ValueError) as error:  # URLError is an OSError
         raise DataError(
             f"backbone {which}: its weights are not on this machine and could not be downloaded, "
             f"or do not fit ({type(error).__name__}: {error}). Fetch them where there is a "
@@ -213,7 +213,7 @@ def _onnx(path):
     onnxruntime = _library("onnxruntime")
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors share no class of their own
+    except Exception as error:  # onnxruntime's errors share no class of their own
         raise DataError(f"{path}: no ONNX network ({error}).") from error
     entry = session.get_inputs()[0]
     size = entry.shape[-1] if isinstance(entry.shape[-1], int) else 224

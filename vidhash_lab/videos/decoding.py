@@ -1,15 +1,16 @@
-"""Decoding: T frames spread evenly over the shown time of a video file, and no other if possible.
+"""Decoding: T frames spread evenly over the shown time of a video file.
 
-The timeline is what a player shows: T equal stretches of it, of each the frame on screen in its
-middle. A list of the packets, which costs no decoding, tells when every frame is shown, whatever
-the frame rate does. Decoding starts at the key frame before a wanted frame and ends behind the
-last wanted one that depends on it; each seek is checked against the list. Where that cannot be
-exact (no time stamps, a seek that lands elsewhere), all frames are decoded in order.
+The timeline is what a player shows: it is cut into T equal stretches, and of each the frame on
+screen in its middle is taken. A list of the packets, which costs no decoding, tells when every
+frame is shown, whatever the frame rate does. Decoding starts at the key frame before a wanted frame
+and ends with the last wanted one that depends on it; each seek is checked against the list. Where
+that cannot be exact (no time stamps, a seek that lands elsewhere), all frames are decoded in order.
 
 T frames a video, S pixels a side.
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -39,7 +40,7 @@ class Clip:
     seconds: float
 
 
-def read_clip(path, num_frames: int, shape: Shape, seek: bool = True) -> Clip:
+def read_clip(path: str | Path, num_frames: int, shape: Shape, seek: bool = True) -> Clip:
     """Read `num_frames` evenly spaced frames of a video file; short videos repeat frames.
 
     With `seek=False` every frame is decoded, which gives the same clip and takes longer. Raises
@@ -77,48 +78,7 @@ def _open(path):
             raise BrokenVideo(f"cannot be decoded: {error.strerror or error}") from error
 
 
-# ---- by the list of packets --------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Packets:
-    """The packets of a stream in decoding order, and when their frames are shown."""
-
-    pts: list[int]
-    sizes: list[int]
-    keys: list[int]  # places of the packets where decoding can start
-    shown: list[int]  # places of the packets whose frames are shown, by time
-    end: int
-
-
-def _list(path, container):
-    """List the packets of a file's video stream without decoding them."""
-    stream = container.streams.best("video")
-    packets, limit = [], min(MAX_FRAMES, 1000 + Path(path).stat().st_size)
-    for packet in container.demux(stream):
-        if packet.size:
-            packets.append(_facts(packet))
-        if len(packets) > limit:
-            raise BrokenVideo("holds more packets than bytes: its index is damaged")
-    if any(pts is None for pts, *_ in packets):
-        raise _NotExact
-    keys = [place for place, packet in enumerate(packets) if packet[2]]
-    shown = [place for place, packet in enumerate(packets) if not packet[3]]
-    shown.sort(key=lambda place: packets[place][0])
-    pts = [packet[0] for packet in packets]
-    if not shown or len({pts[place] for place in shown}) < len(shown) or keys[:1] != [0]:
-        raise _NotExact
-    last = packets[shown[-1]]
-    end = last[0] + max(last[4] or _usual_step([pts[place] for place in shown]), 1)
-    return _Packets(pts, [packet[1] for packet in packets], keys, shown, end)
-
-
-def _facts(packet):
-    return packet.pts, packet.size, packet.is_keyframe, packet.is_discard, packet.duration
-
-
-def _usual_step(times):
-    return int(np.median(np.diff(times))) if len(times) > 1 else 1
+# ---- which frames are wanted -------------------------------------------------------------------
 
 
 def sample_times(start: int, end: int, num_frames: int) -> list[int]:
@@ -126,25 +86,73 @@ def sample_times(start: int, end: int, num_frames: int) -> list[int]:
     return [start + (2 * i + 1) * (end - start) // (2 * num_frames) for i in range(num_frames)]
 
 
+def _on_screen(times, end, num_frames):
+    """Number the frames, shown from these times on, that are on screen in the middles -> (T,)."""
+    return [bisect_right(times, time) - 1 for time in sample_times(times[0], end, num_frames)]
+
+
+def _end(times, duration):
+    """Return when the last frame ends: after its duration, or the usual one if none is known."""
+    usual = int(np.median(np.diff(times))) if len(times) > 1 else 1
+    return times[-1] + max(duration or usual, 1)
+
+
+def _clip(pictures, times, wanted, end, unit):
+    """Put together the clip of the wanted frames, by number; `unit` is that of times, seconds."""
+    frames = np.stack([pictures[number] for number in wanted])
+    seconds = np.array([(times[number] - times[0]) * unit for number in wanted], np.float32)
+    return Clip(frames, seconds, float((end - times[0]) * unit))
+
+
+def _most_frames(path):
+    """Bound the packets and frames that a file can hold: a damaged index may give endless ones."""
+    return min(MAX_FRAMES, 1000 + Path(path).stat().st_size)
+
+
+# ---- by the list of packets --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """The packets of a stream in decoding order, and when their frames are shown."""
+
+    pts: tuple[int, ...]
+    sizes: tuple[int, ...]
+    keys: list[int]  # places of the packets where decoding can start
+    shown: list[int]  # places of the packets whose frames are shown, by time
+    end: int
+
+
+def _list(path, container):
+    """List the packets of a file's video stream without decoding them."""
+    packets, most = [], _most_frames(path)
+    for p in container.demux(container.streams.best("video")):
+        if p.size:
+            packets.append((p.pts, p.size, p.is_keyframe, p.is_discard, p.duration))
+        if len(packets) > most:
+            raise BrokenVideo("holds more packets than bytes: its index is damaged")
+    if not packets or any(pts is None for pts, *_ in packets):
+        raise _NotExact
+    pts, sizes, starts, discarded, durations = zip(*packets)
+    keys = [place for place, is_key in enumerate(starts) if is_key]
+    shown = [place for place, is_discarded in enumerate(discarded) if not is_discarded]
+    shown.sort(key=lambda place: pts[place])
+    times = [pts[place] for place in shown]
+    if not times or len(set(times)) < len(times) or keys[:1] != [0]:
+        raise _NotExact
+    return _Packets(pts, sizes, keys, shown, _end(times, durations[shown[-1]]))
+
+
 def _read_listed(container, stream, packets, num_frames, shape):
     if len(packets.shown) < 2:
         raise BrokenVideo(ONE_FRAME)
     times = [packets.pts[place] for place in packets.shown]
-    wanted = [
-        packets.shown[bisect_right(times, time) - 1]
-        for time in sample_times(times[0], packets.end, num_frames)
-    ]
-    pictures, fit = {}, Fit(stream, shape)
-    for start, places in _runs(packets, sorted(set(wanted))):
-        _decode_run(container, stream, packets, start, places, fit, pictures)
-    frames = np.stack([pictures[packets.pts[place]] for place in wanted])
-    return _clip(frames, [packets.pts[place] for place in wanted], packets, times[0], stream)
-
-
-def _clip(frames, pts, packets, start, stream):
-    unit = float(stream.time_base)
-    times = np.array([(time - start) * unit for time in pts], np.float32)
-    return Clip(frames, times, (packets.end - start) * unit)
+    wanted = _on_screen(times, packets.end, num_frames)
+    found, fit = {}, Fit(stream, shape)
+    for start, places in _runs(packets, sorted({packets.shown[number] for number in wanted})):
+        _decode_run(container, stream, packets, start, places, fit, found)
+    pictures = {number: found[times[number]] for number in wanted}
+    return _clip(pictures, times, wanted, packets.end, float(stream.time_base))
 
 
 def _runs(packets, wanted):
@@ -198,47 +206,42 @@ def _keep(frames, missing, fit, pictures):
 
 def _read_all(path, num_frames, shape):
     """Decode a file twice: when is every frame shown, then the wanted pictures."""
-    shown, end, unit = _shown(path)
-    wanted = [bisect_right(shown, t) - 1 for t in sample_times(shown[0], end, num_frames)]
-    pictures, distinct = {}, set(wanted)
+    times, end, unit = _shown(path)
+    wanted = _on_screen(times, end, num_frames)
     with _open(path) as (container, stream):
-        fit = Fit(stream, shape)
-        for number, frame in enumerate(container.decode(stream)):
-            if number in distinct:
-                pictures[number] = fit(frame)
+        fit, distinct = Fit(stream, shape), set(wanted)
+        numbered = enumerate(container.decode(stream))
+        pictures = {number: fit(frame) for number, frame in numbered if number in distinct}
     if len(pictures) < len(distinct):
         raise BrokenVideo("decodes differently every time: it is damaged")
-    frames = np.stack([pictures[number] for number in wanted])
-    times = np.array([(shown[number] - shown[0]) * unit for number in wanted], np.float32)
-    return Clip(frames, times, float((end - shown[0]) * unit))
+    return _clip(pictures, times, wanted, end, unit)
 
 
 def _shown(path):
     """Decode a file -> when its frames are shown, when the last of them ends, the unit of both."""
-    shown, last = [], 0
-    limit = min(MAX_FRAMES, 1000 + Path(path).stat().st_size)
+    times, duration, most = [], 0, _most_frames(path)
     with _open(path) as (container, stream):
         for frame in container.decode(stream):
-            shown.append(frame.pts)
-            last = frame.duration
-            if len(shown) > limit:
+            times.append(frame.pts)
+            duration = frame.duration
+            if len(times) > most:
                 raise BrokenVideo("gives more frames than it has bytes: it is damaged")
         rate = stream.average_rate or stream.guessed_rate or 25
         unit = stream.time_base
-    if len(shown) < 2:
-        raise BrokenVideo(ONE_FRAME if shown else "has no frame that can be decoded")
-    if None in shown or any(b <= a for a, b in pairwise(shown)):
-        shown, unit, last = list(range(len(shown))), 1 / rate, 1  # no times: frames of equal length
-    return shown, shown[-1] + max(last or _usual_step(shown), 1), unit
+    if len(times) < 2:
+        raise BrokenVideo(ONE_FRAME if times else "has no frame that can be decoded")
+    if None in times or any(b <= a for a, b in pairwise(times)):
+        times, unit, duration = range(len(times)), 1 / rate, 1  # no times: frames of equal length
+    return times, _end(times, duration), unit
 
 
-def frame_times(path) -> list[float]:
+def frame_times(path: str | Path) -> list[float]:
     """Return when each frame of a video is shown, in seconds from the first."""
-    shown, _, unit = _shown(path)
-    return [float((time - shown[0]) * unit) for time in shown]
+    times, _, unit = _shown(path)
+    return [float((time - times[0]) * unit) for time in times]
 
 
-def decode_frames(path):
+def decode_frames(path: str | Path) -> Iterator[np.ndarray]:
     """Yield every frame of a video as it is shown, (h, w, 3) uint8."""
     reformatter = VideoReformatter()
     with _open(path) as (container, stream):

@@ -11,6 +11,7 @@ import hashlib
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -22,9 +23,9 @@ from tqdm.auto import tqdm
 
 from vidhash_lab.data.augmentation import augment_clips
 from vidhash_lab.data.files import DataError
-from vidhash_lab.videos.backbones import FRAMES_AT_ONCE, open_backbone
+from vidhash_lab.videos.backbones import FRAMES_AT_ONCE, Backbone, open_backbone
 from vidhash_lab.videos.decoding import read_clip
-from vidhash_lab.videos.labels import read_labels
+from vidhash_lab.videos.labels import read_video_labels
 from vidhash_lab.videos.parts import Parts, Row, VideoFile, locked
 from vidhash_lab.videos.pictures import BrokenVideo, Shape, shrink
 
@@ -36,8 +37,8 @@ SAVE_SECONDS, SAVE_VIDEOS = 10, 256  # a part is written after either
 
 
 @dataclass(frozen=True)
-class Report:
-    """What became of the folder: the file, how many videos it holds, the others with reasons."""
+class ExtractionReport:
+    """What became of the folder: the file, how many videos it holds, {id: reason} of the others."""
 
     path: Path
     videos: int
@@ -49,17 +50,17 @@ class Report:
 
 
 def extract(
-    folder,
-    out,
-    num_frames=25,
-    backbone="torchvision:resnet50",
-    labels=None,
+    folder: str | Path,
+    out: str | Path,
+    num_frames: int = 25,
+    backbone: str | Path | Backbone | Callable = "torchvision:resnet50",
+    labels: str | Path | None = None,
     *,
-    thumbnails=64,
-    views=0,
-    seed=0,
-    device="auto",
-) -> Report:
+    thumbnails: int = 64,
+    num_views: int = 0,
+    seed: int = 0,
+    device: str = "auto",
+) -> ExtractionReport:
     """Describe every video below `folder` by T frames of D features: writes the HDF5 file `out`.
 
     It holds `feats` (N, T, D) float16, `thumbnails` uint8, `frame_times` (N, T) and `seconds` (N,),
@@ -72,39 +73,28 @@ def extract(
         backbone: see `vidhash_lab.videos.backbones`, or a `Backbone`.
         labels: "folders", a CSV file with columns `video` and `label`, or None.
         thumbnails: pixels a side of the stored pictures, at most what the backbone sees.
-        views: V augmented renderings of each video, for CHAIN.
+        num_views: V augmented renderings of each video, for CHAIN.
         seed: of the views.
+        device: where the backbone runs, "auto" for the best there is.
 
-    Raises `DataError` and FileNotFoundError for what concerns the whole run, before it begins, or
-    when no file of the folder is a video.
+    Raises `DataError` and FileNotFoundError for what concerns the whole run, before it begins, and
+    `DataError` when no file of the folder is a video.
     """
     folder, out = Path(folder), Path(out)
     files = list_videos(folder)
-    label_rows, names = (None, None)
+    label_rows, names = None, []
     if labels is not None:
-        label_rows, names = read_labels(labels, [file.id for file in files])
+        label_rows, names = read_video_labels(labels, [file.id for file in files])
     backbone = open_backbone(backbone, device)
-    side = min(thumbnails, backbone.frame_size)
-    settings = {
-        "backbone": backbone.name,
-        "frame_size": backbone.frame_size,
-        "kept": backbone.kept,
-        "grey": backbone.grey,
-        "num_frames": num_frames,
-        "thumbnails": side,
-        "views": views,
-        "seed": seed if views else None,
-    }
+    settings = _settings(backbone, num_frames, thumbnails, num_views, seed)
     with locked(out):
         parts = Parts(out, settings)
         _read_missing(files, parts, backbone, settings)
-        places = parts.finished()
-        skipped = {f.id: places[f.id].reason for f in files if places[f.id].row < 0}
-        if len(skipped) == len(files):
-            parts.remove()
-            raise DataError(f"{folder}: no video of two frames or more. {_first(skipped)}")
-        parts.assemble(files, _attributes(settings, names), label_rows)
-    return Report(out, len(files) - len(skipped), skipped)
+        skipped = parts.assemble(files, _attributes(settings, names), label_rows)
+    if len(skipped) == len(files):
+        first = "; ".join(f"{id}: {why}" for id, why in list(skipped.items())[:3])
+        raise DataError(f"{folder}: no video of two frames or more. First: {first}")
+    return ExtractionReport(out, len(files) - len(skipped), skipped)
 
 
 def list_videos(folder: Path) -> list[VideoFile]:
@@ -125,8 +115,18 @@ def list_videos(folder: Path) -> list[VideoFile]:
     return sorted(files, key=lambda file: file.id)
 
 
-def _first(skipped):
-    return "First: " + "; ".join(f"{id}: {why}" for id, why in list(skipped.items())[:3])
+def _settings(backbone, num_frames, thumbnails, num_views, seed):
+    """Name all that the rows depend on; a run goes on with a file of the same settings only."""
+    return {
+        "backbone": backbone.name,
+        "frame_size": backbone.frame_size,
+        "kept": backbone.kept,
+        "grey": backbone.grey,
+        "num_frames": num_frames,
+        "thumbnails": min(thumbnails, backbone.frame_size),
+        "views": num_views,  # named so in the files that earlier versions have written
+        "seed": seed if num_views else None,
+    }
 
 
 def _attributes(settings, names):
@@ -141,18 +141,12 @@ def _attributes(settings, names):
     return attributes | ({"category_names": names} if names else {})
 
 
-# ---- the way of a video -----------------------------------------------------------------------
+# ---- from a video to its row --------------------------------------------------------------------
 
 
 def _read_missing(files, parts, backbone, settings):
-    """Extract the files that have no row yet, and save it in parts as it goes."""
-    places = parts.finished()
-
-    def is_done(file):
-        place = places.get(file.id)
-        return place is not None and (place.size, place.modified) == (file.size, file.modified)
-
-    missing = [file for file in files if not is_done(file)]
+    """Describe the files that have no row yet, and save the rows in parts from time to time."""
+    missing = parts.missing(files)
     shape = Shape(backbone.frame_size, backbone.kept, backbone.grey)
     rows, saved = [], time.monotonic()
     progress = tqdm(
@@ -193,7 +187,7 @@ def _read(file, shape, settings):
         return file, clip, shrink(clip.frames, settings["thumbnails"])
     except BrokenVideo as error:
         return Row(file, reason=str(error))
-    except Exception as error:  # foreign files: whatever one of them does, the others go on
+    except Exception as error:  # whatever a foreign file raises, the others go on
         return Row(file, reason=f"{type(error).__name__}: {error}")
 
 
@@ -217,7 +211,7 @@ def _rows(clips, backbone, settings):
     features = features.reshape(len(clips), settings["num_frames"], -1)
     rows = []
     for (file, clip, thumbnails), feats in zip(clips, features):
-        with np.errstate(over="ignore"):  # what is too large is told below
+        with np.errstate(over="ignore"):  # what is too large is refused below
             arrays = {"feats": feats.astype(np.float16), "thumbnails": thumbnails}
         arrays |= {"frame_times": clip.times, "seconds": np.float32(clip.seconds)}
         if settings["views"]:

@@ -4,6 +4,7 @@ N videos, C categories.
 """
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from vidhash_lab.data.files import DataError
 COLUMNS = ("video", "label")
 
 
-def read_labels(which, video_ids) -> tuple[np.ndarray, list[str]]:
+def read_video_labels(which: str | Path, video_ids: Iterable[str]) -> tuple[np.ndarray, list[str]]:
     """Label videos, named by their paths within a folder -> (N, C) bool, C category names.
 
     `which` is "folders": a video's label is the first folder of its path; or a CSV file with the

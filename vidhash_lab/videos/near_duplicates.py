@@ -1,12 +1,13 @@
-"""Near-duplicates: what a copy of a video costs in bits, beside what another video does.
+"""Near-duplicates: how far a copy of a video lies from it in bits, and how far another video.
 
 Copies are made for real: re-encoded, resized, cropped, with a bar, faster, slower, cut, as files;
-then they take the same way as any file, through decoder, backbone and model.
+then they pass through decoder, backbone and model as any file does.
 
-V videos, K bits.
+N videos, K bits.
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +23,9 @@ from vidhash_lab.videos.writing import VARIANTS, write_variants
 
 @dataclass(frozen=True, eq=False)
 class NearDuplicates:
-    """Hamming distances (V,) of each kind of copy to its original, {how: distances}.
+    """Hamming distances (N,) of each kind of copy to its original, {how: distances}.
 
-    `unrelated` (V (V - 1) / 2,) are those between different originals. `found` says which share of
+    `unrelated` (N (N - 1) / 2,) are those between different originals. `found` says which share of
     the copies is nearer to its own original than to any other. `features` is the file of all:
     rows of one original after the other, each followed by its copies in the order of `distances`.
     """
@@ -39,17 +40,17 @@ class NearDuplicates:
         head = f"{'Hamming distance':26s}{'median':>7s}{'least':>7s}{'most':>7s}{'found':>7s}"
         rows = [self._row(how, values) for how, values in self.distances.items()]
         last = self._row("another video", self.unrelated)
-        return "\n".join([head, *rows, last, f"of {self.bits} bits, {self._count()} videos"])
+        videos = len(next(iter(self.distances.values())))
+        return "\n".join([head, *rows, last, f"of {self.bits} bits, {videos} videos"])
 
     def _row(self, how, values):
         found = f"{self.found[how]:7.0%}" if how in self.found else ""
         return f"{how:26s}{np.median(values):7.0f}{values.min():7d}{values.max():7d}{found}"
 
-    def _count(self):
-        return len(next(iter(self.distances.values())))
 
-
-def near_duplicates(model, videos, backbone, folder) -> NearDuplicates:
+def near_duplicates(
+    model, videos: Sequence[str | Path], backbone, folder: str | Path
+) -> NearDuplicates:
     """Make copies of some short video files, hash all of them, compare each with its original.
 
     Args:
@@ -65,15 +66,7 @@ def near_duplicates(model, videos, backbone, folder) -> NearDuplicates:
     if len(videos) < 2 or (folder.exists() and any(folder.iterdir())):
         raise ValueError(f"needs two videos or more ({len(videos)}) and an empty folder ({folder})")
     for number, video in enumerate(videos):
-        place = folder / "films" / f"{number:05d}"
-        place.mkdir(parents=True)
-        shutil.copy(video, place / f"0{video.suffix}")
-        try:
-            copies = write_variants(video, place)
-        except BrokenVideo as error:
-            raise DataError(f"{video}: {error}") from error
-        for copy, path in enumerate(copies.values(), 1):
-            path.rename(place / f"{copy}.mp4")
+        _write_copies(video, folder / "films" / f"{number:05d}")
     features = folder / "features.h5"
     report = extract(folder / "films", features, model.config.num_frames, backbone)
     if report.skipped:
@@ -82,16 +75,26 @@ def near_duplicates(model, videos, backbone, folder) -> NearDuplicates:
     return _compare(codes.reshape(len(videos), 1 + len(VARIANTS), -1), features)
 
 
+def _write_copies(video, folder):
+    """Write a video as 0 and its copies as 1.mp4, 2.mp4, …: sorted names keep this order."""
+    folder.mkdir(parents=True)
+    shutil.copy(video, folder / f"0{video.suffix}")
+    try:
+        copies = write_variants(video, folder)
+    except BrokenVideo as error:
+        raise DataError(f"{video}: {error}") from error
+    for number, path in enumerate(copies.values(), 1):
+        path.rename(folder / f"{number}.mp4")
+
+
 def _compare(codes, features):
-    """Compare codes (V, 1 + copies, K/8), the originals first."""
-    originals = codes[:, 0]
-    V = len(originals)
-    distances, found = {}, {}
+    """Compare codes (N, 1 + copies, K/8), the originals first."""
+    originals, distances, found = codes[:, 0], {}, {}
+    same = np.eye(len(originals), dtype=bool)
     for copy, how in enumerate(VARIANTS, 1):
-        every = np.bitwise_count(codes[:, None, copy] ^ originals).sum(2, dtype=int)  # (V, V)
-        own = every.diagonal().copy()
-        others = np.where(np.eye(V, dtype=bool), every.max() + 1, every).min(1)
+        every = np.bitwise_count(codes[:, None, copy] ^ originals).sum(2, dtype=int)  # (N, N)
+        own, others = every[same], np.where(same, every.max() + 1, every).min(1)
         distances[how], found[how] = own, float((own < others).mean())
     between = np.bitwise_count(originals[:, None] ^ originals).sum(2, dtype=int)
-    unrelated = between[np.triu_indices(V, 1)]
+    unrelated = between[np.triu_indices(len(originals), 1)]
     return NearDuplicates(8 * codes.shape[2], distances, unrelated, found, features)

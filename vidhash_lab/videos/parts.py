@@ -5,15 +5,16 @@ is what is done. A part is written under another name and renamed, so a process 
 any moment: what is there is whole. At the end the rows of parts and of an older `out.h5` become the
 new `out.h5` by one more renaming; until then the disk holds both.
 
-N videos in a file, T frames, S videos that were skipped.
+N videos in a file, T frames.
 """
 
 import json
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import compress, groupby
 from pathlib import Path
 
 import h5py
@@ -58,7 +59,7 @@ class Place:
 
 
 @contextmanager
-def locked(out):
+def locked(out: Path) -> Iterator[None]:
     """Let one process at a time write `out`; a second one gets a `DataError` at once."""
     out.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out.with_name(f".{out.name}.lock"))  # freed by the system when a process dies
@@ -77,7 +78,7 @@ def locked(out):
 class Parts:
     """The rows of `out` so far: those of its parts, and those of an older `out` itself."""
 
-    def __init__(self, out, settings):
+    def __init__(self, out: Path, settings: dict):
         self.out, self.folder = out, out.with_name(out.name + ".parts")
         self._settings = json.dumps(settings, sort_keys=True)
         for path in self._files():
@@ -111,67 +112,72 @@ class Parts:
                 f"another name, or remove {path.name if path == self.out else self.folder}."
             )
 
-    def finished(self):
+    def finished(self) -> dict[str, Place]:
         """Tell of every video that was looked at where its latest row is -> {id: Place}."""
         places = {}
         for path in self._files():
             with h5py.File(path) as file:
-                ids, *marks = (_read(file, key) for key in IDENTITY)
-                for row, (video, size, modified) in enumerate(zip(ids, *marks)):
+                marks = zip(*(_read(file, key) for key in IDENTITY))
+                for row, (video, size, modified) in enumerate(marks):
                     places[video] = Place(path, row, int(size), int(modified))
                 for video, size, modified, reason in zip(*(_read(file, key) for key in SKIPPED)):
                     places[video] = Place(path, -1, int(size), int(modified), reason)
         return places
 
-    def add(self, rows):
+    def missing(self, files: list[VideoFile]) -> list[VideoFile]:
+        """Return the files that were not looked at yet, or have changed since."""
+        places = self.finished()
+        done = {(id, place.size, place.modified) for id, place in places.items()}
+        return [file for file in files if (file.id, file.size, file.modified) not in done]
+
+    def add(self, rows: list[Row]) -> None:
         """Write rows as one more part."""
         numbers = [int(path.stem.split("-")[1]) for path in self.folder.glob("part-*.h5")]
         path = self.folder / f"part-{max(numbers, default=0) + 1:08d}.h5"
         good = [row for row in rows if row.arrays is not None]
-        bad = [row for row in rows if row.arrays is None]
         with written_whole(path) as new, h5py.File(new, "w") as file:
             file.attrs["extraction"] = self._settings
-            _write_identity(file, [row.file for row in good], [(r.file, r.reason) for r in bad])
+            skipped = [row for row in rows if row.arrays is None]
+            _write_identity(file, [row.file for row in good], skipped)
             for key in good[0].arrays if good else ():
                 file[key] = np.stack([row.arrays[key] for row in good])
 
-    def assemble(self, files, attributes, labels=None):
-        """Make `out` of the rows of these files, in this order, and remove the parts.
+    def assemble(
+        self, files: list[VideoFile], attributes: dict, labels: np.ndarray | None = None
+    ) -> dict[str, str]:
+        """Make `out` of the rows of these files, in this order -> {id: reason} of those skipped.
 
-        An older `out` that would come out the same is left as it is.
+        The parts are removed. An older `out` stays as it is where the new one would be the same
+        and where no file has a row.
         """
-        places = self.finished()
-        good = [file for file in files if places[file.id].row >= 0]
-        bad = [(file, places[file.id].reason) for file in files if places[file.id].row < 0]
-        if labels is not None:
-            labels = labels[[places[file.id].row >= 0 for file in files]]
-        if not self.folder.exists() and self._is_up_to_date(files, attributes, labels):
-            return
-        self.folder.mkdir(exist_ok=True)
-        whole = self.folder / "whole.h5"
-        with h5py.File(whole, "w") as file:
-            file.attrs.update({"extraction": self._settings} | attributes)
-            _write_identity(file, good, bad)
-            _copy_rows(file, [places[video.id] for video in good])
-            if labels is not None:
-                file["labels"] = labels
-        whole.replace(self.out)
-        self.remove()
+        finished = self.finished()
+        places = [finished[file.id] for file in files]
+        good = [place.row >= 0 for place in places]
+        skipped = [Row(f, reason=p.reason) for f, p in zip(files, places) if p.row < 0]
+        labels = None if labels is None else labels[good]
+        same = not self.folder.exists() and self._is_up_to_date(files, attributes, labels)
+        if any(good) and not same:
+            self.folder.mkdir(exist_ok=True)
+            whole = self.folder / "whole.h5"
+            with h5py.File(whole, "w") as file:
+                file.attrs.update({"extraction": self._settings} | attributes)
+                _write_identity(file, list(compress(files, good)), skipped)
+                _copy_rows(file, list(compress(places, good)))
+                if labels is not None:
+                    file["labels"] = labels
+            whole.replace(self.out)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return {row.file.id: row.reason for row in skipped}
 
     def _is_up_to_date(self, files, attributes, labels):
         with h5py.File(self.out) as file:
             ids = {*_read(file, "video_ids"), *_read(file, "skipped_ids")}
             if ids != {video.id for video in files} or ("labels" in file) != (labels is not None):
                 return False
-            ours = list(attributes.get("category_names", ()))
             return labels is None or (
                 np.array_equal(file["labels"], labels)
-                and list(file.attrs["category_names"]) == ours
+                and list(file.attrs["category_names"]) == list(attributes["category_names"])
             )
-
-    def remove(self):
-        """Remove the parts."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _is_readable(path):
@@ -182,16 +188,17 @@ def _is_readable(path):
         return False
 
 
-def _write_identity(file, good, bad):
-    text = h5py.string_dtype()
-    file.create_dataset("video_ids", data=[f.id for f in good], dtype=text, shape=(len(good),))
-    file["sizes"] = np.array([f.size for f in good], np.int64)
-    file["modified"] = np.array([f.modified for f in good], np.int64)
-    file.create_dataset("skipped_ids", data=[f.id for f, _ in bad], dtype=text, shape=(len(bad),))
-    file["skipped_sizes"] = np.array([f.size for f, _ in bad], np.int64)
-    file["skipped_modified"] = np.array([f.modified for f, _ in bad], np.int64)
-    reasons = [reason for _, reason in bad]
-    file.create_dataset("skipped_reasons", data=reasons, dtype=text, shape=(len(bad),))
+def _write_identity(file, files, skipped):
+    """Write which files have rows, which were skipped (rows without arrays), and why."""
+    for keys, own in ((IDENTITY, files), (SKIPPED, [row.file for row in skipped])):
+        _write_text(file, keys[0], [each.id for each in own])
+        file[keys[1]] = np.array([each.size for each in own], np.int64)
+        file[keys[2]] = np.array([each.modified for each in own], np.int64)
+    _write_text(file, SKIPPED[3], [row.reason for row in skipped])
+
+
+def _write_text(file, key, texts):
+    file.create_dataset(key, data=texts, dtype=h5py.string_dtype(), shape=(len(texts),))
 
 
 def _read(file, key):
@@ -201,23 +208,17 @@ def _read(file, key):
 
 def _copy_rows(file, places):
     """Copy rows from where they lie into `file`, in runs that follow each other in one source."""
-    start = 0
-    while start < len(places):
-        path, first = places[start].path, places[start].row
-        length = 1
-        while (
-            length < BLOCK
-            and start + length < len(places)
-            and places[start + length].path == path
-            and places[start + length].row == first + length
-        ):
-            length += 1
+
+    def source_and_shift(number):
+        return places[number].path, places[number].row - number
+
+    for (path, shift), run in groupby(range(len(places)), source_and_shift):
+        run = list(run)
         with h5py.File(path) as source:
-            for key in source:
-                if key in (*IDENTITY, *SKIPPED, "labels"):
-                    continue
+            for key in sorted(source.keys() - {*IDENTITY, *SKIPPED, "labels"}):
                 rows = source[key]
                 if key not in file:
                     file.create_dataset(key, (len(places), *rows.shape[1:]), rows.dtype)
-                file[key][start : start + length] = rows[first : first + length]
-        start += length
+                for start in range(run[0], run[-1] + 1, BLOCK):
+                    stop = min(start + BLOCK, run[-1] + 1)
+                    file[key][start:stop] = rows[start + shift : stop + shift]

@@ -31,11 +31,11 @@ class Shape:
 class Fit:
     """Turn decoded frames into pictures (S, S, 1 or 3) as a player would show them."""
 
-    def __init__(self, stream, shape):
+    def __init__(self, stream: av.VideoStream, shape: Shape):
         self._shape, self._reformatter = shape, VideoReformatter()
         self._pixel_aspect = float(stream.sample_aspect_ratio or 1) or 1.0
 
-    def __call__(self, frame):
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         if frame.width * frame.height > MAX_PIXELS:
             raise BrokenVideo(f"frames of {frame.width} x {frame.height} pixels are too large")
         size, kept = self._shape.size, self._shape.kept
@@ -49,14 +49,14 @@ class Fit:
             height,
             "gray" if self._shape.grey else "rgb24",
             interpolation=Interpolation.BICUBIC,
-            threads=1,  # more wait for each other: files are decoded side by side
+            threads=1,  # files are decoded side by side; more threads would wait for each other
         )
         picture = np.atleast_3d(scaled.to_ndarray())
         top, left = (height - size) // 2, (width - size) // 2
         return upright(picture[top : top + size, left : left + size], frame)
 
 
-def upright(picture, frame):
+def upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     """Turn and mirror a picture as the display matrix of its file says."""
     matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
     if matrix is None:

@@ -4,7 +4,7 @@ A near-duplicate is the same video after someone has re-encoded, resized, croppe
 played it faster. T frames a video, h x w pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -18,12 +18,21 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from vidhash_lab.data.files import written_whole
 from vidhash_lab.videos.decoding import decode_frames, frame_times
 
-# In several threads, and with its macroblock tree on some processors, x264 makes of the same frames
-# another file every time.
+# In several threads, and with its macroblock tree on some processors, x264 writes the same frames
+# as another file every time.
 REPEATABLE = {"libx264": {"threads": "1", "mbtree": "0"}}
 
 
-def write_video(path, frames, rate=25, *, times=None, codec="libx264", pixels="yuv420p", **options):
+def write_video(
+    path: str | Path,
+    frames: Iterable[np.ndarray],
+    rate: float = 25,
+    *,
+    times: Sequence[float] | None = None,
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    **options: str,
+) -> None:
     """Write frames, an array (T, h, w[, 1 or 3]) uint8 or any iterable of pictures, to a file.
 
     The file's ending names its container: .mp4, .mkv, .webm, .avi and others.
@@ -34,6 +43,8 @@ def write_video(path, frames, rate=25, *, times=None, codec="libx264", pixels="y
         pixels: pixel format, for example "yuv444p". yuv420p needs even h and w: frames of an odd
             size are given one more row or column, a copy of the last.
         options: of the codec, for example crf="18", preset="ultrafast".
+
+    Raises ValueError for frames of another shape, and where there are none.
     """
     path, ticks, stream = Path(path), Fraction(1, 1000), None
     reformatter = VideoReformatter()
@@ -123,7 +134,7 @@ VARIANTS = {
 }
 
 
-def write_variants(video, folder) -> dict[str, Path]:
+def write_variants(video: str | Path, folder: str | Path) -> dict[str, Path]:
     """Write the near-duplicates of a video into `folder` as mp4 -> {how: path}.
 
     The video is decoded once for each and never held whole. `BrokenVideo` if it cannot be.

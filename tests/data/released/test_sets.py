@@ -96,7 +96,7 @@ def test_a_subset_opens_with_a_warning_that_names_both_counts(write_published, n
     assert f"3 frames a video (T), published are {published.num_frames}" in said
     assert f"8 features a frame (D), published are {published.feature_dim}" in said
     assert f"4 categories (C), published are {published.categories}" in said
-    assert caught[0].filename.endswith("test_published_sets.py")
+    assert caught[0].filename.endswith("test_sets.py")
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -16,14 +16,13 @@ from vidhash_lab.data.stories.digit_stories import (
     SPLITS,
     DigitStoriesConfig,
     draw_script,
-    handwriting,
-    handwriting_pools,
     open_or_build,
     render,
     render_scene,
     split_script,
     stories,
 )
+from vidhash_lab.data.stories.handwriting import handwriting, handwriting_pools
 from vidhash_lab.data.stories.network import digit_features, shipped_network
 
 TINY = DigitStoriesConfig(train=60, database=20, query=10, seed=3)

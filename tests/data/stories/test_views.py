@@ -129,7 +129,7 @@ def test_an_interrupted_build_leaves_nothing(folder, monkeypatch, error):
 
 @pytest.mark.parametrize("number", [0, -1])
 def test_no_views_at_all_are_refused(folder, number):
-    with pytest.raises(ValueError, match=f"views={number}"):
+    with pytest.raises(ValueError, match=f"num_views={number}"):
         open_or_build_views(TINY, folder, number)
 
 
@@ -137,7 +137,7 @@ def test_a_data_set_with_views_by_name(built):
     root = built.parent.parent
     plain = open_dataset("digit-stories", root, **SIZES)
     assert plain.train.num_views == 0
-    dataset = open_dataset("digit-stories-mini", root, views=2, **SIZES)
+    dataset = open_dataset("digit-stories-mini", root, num_views=2, **SIZES)
     assert dataset.train.num_views == 2 and dataset.train.views.paths == [built]
     assert dataset.database.num_views == dataset.query.num_views == 0
     expected = torch.from_numpy(read(built)[[7, 3, 59], [1, 0, 1]]).float()

@@ -1,4 +1,4 @@
-"""A data set in the files of a published one, for the authors' code and whoever reads those."""
+"""A data set written as the files of a published one, which the authors' code reads."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,11 +7,12 @@ import h5py
 import numpy as np
 from tqdm.auto import tqdm
 
-from vidhash_lab.data.released.sets import PUBLISHED_SETS
+from vidhash_lab.data.features import VideoDataset
 from vidhash_lab.data.files import DataError, written_whole
+from vidhash_lab.data.released.sets import PUBLISHED_SETS
 
 
-def export(dataset, folder, layout="fcvid"):
+def export(dataset: VideoDataset, folder: str | Path, layout: str = "fcvid") -> list[Path]:
     """Write a `VideoDataset` as the files of a published data set -> their paths.
 
     Features are contiguous float32 `feats` (N, T, D), labels uint8 in `.mat` files of version 5.
@@ -23,10 +24,13 @@ def export(dataset, folder, layout="fcvid"):
         folder: made where there is none; files of the same names in it are replaced.
         layout: one of `PUBLISHED_SETS`.
 
-    Raises `DataError` where the data set has no labels that the layout needs, where the layout has
-    one file for two sets and the data set two (FCVID: query and database; UCF101 and HMDB51:
-    database and training set), and where there are fewer videos than files.
+    Raises ValueError for an unknown layout. Raises `DataError` where the data set lacks labels that
+    the layout needs; where the layout has one file for two sets and the data set has two (FCVID:
+    query and database; UCF101 and HMDB51: database and training set); and where there are fewer
+    videos than files.
     """
+    from scipy.io import savemat  # here: opening a feature file needs no scipy
+
     if layout not in PUBLISHED_SETS:
         raise ValueError(f"no layout {layout!r}, only {', '.join(PUBLISHED_SETS)}")
     folder, parts = Path(folder), PUBLISHED_SETS[layout].parts
@@ -46,13 +50,13 @@ def export(dataset, folder, layout="fcvid"):
             for file, share in zip(part.labels, shares):
                 labels = {part.key: source.labels[share].astype(np.uint8)}
                 temporary = stack.enter_context(written_whole(folder / file))
-                scipy.io.savemat(temporary, labels, appendmat=False, do_compression=True)
+                savemat(temporary, labels, appendmat=False, do_compression=True)
                 written.append(folder / file)
     return written
 
 
 def _one_source(dataset, layout, part, roles):
-    """Find the feature set of a part, which must be the same in all roles that the part has."""
+    """Return the feature set of a part, which must be the same in all roles that the part has."""
     first, *others = roles
     source = getattr(dataset, first)
     if any(getattr(dataset, role) is not source for role in others):

@@ -42,7 +42,7 @@ class PublishedSet:
     offered: str  # where the authors' repositories say the files are; not checked for being alive
 
     @property
-    def parts(self):
+    def parts(self) -> dict[Part, list[str]]:
         """The parts without repetition, each with the roles it has: {part: ["database", …]}."""
         parts = {}
         for role in ("train", "database", "query"):
@@ -50,7 +50,7 @@ class PublishedSet:
         return parts
 
     @property
-    def files(self):
+    def files(self) -> list[str]:
         """The names of all files that the set needs."""
         labels = [name for part in self.parts if part.labels_needed for name in part.labels]
         return [name for part in self.parts for name in part.feats] + labels
@@ -123,7 +123,9 @@ PUBLISHED_SETS = {
 }
 
 
-def open_published(name, root, in_memory=False, views=None):
+def open_published(
+    name: str, root: str | Path | None, in_memory: bool = False, views=None
+) -> VideoDataset:
     """Open a published data set from the folder where its released files lie -> VideoDataset.
 
     A count that is not the published one is a warning, so that a subset opens too; files that
@@ -142,7 +144,7 @@ def open_published(name, root, in_memory=False, views=None):
     opened = {}
     for part, roles in published.parts.items():
         paths = [folder / file for file in part.feats]
-        labels = read_labels(part, folder, np.diff(Rows(paths, "feats", 3).starts))
+        labels = read_part_labels(part, folder, np.diff(Rows(paths, "feats", 3).starts))
         part_views = views if "train" in roles else None
         opened[part] = FeatureSet(paths, labels=labels, views=part_views, in_memory=in_memory)
     _check_columns(opened)
@@ -153,10 +155,11 @@ def open_published(name, root, in_memory=False, views=None):
             "were measured on the published set.",
             stacklevel=3,
         )
-    return VideoDataset(name, *(opened[part] for part in _roles(published)))
+    sets = (opened[part] for part in (published.train, published.database, published.query))
+    return VideoDataset(name, *sets)
 
 
-def read_labels(part, folder, counts):
+def read_part_labels(part: Part, folder: Path, counts) -> np.ndarray | None:
     """Read the labels of a part's files, which hold `counts` videos -> (N, C) bool, or None."""
     paths = [folder / file for file in part.labels]
     if not paths or not (part.labels_needed or all(path.is_file() for path in paths)):
@@ -172,7 +175,7 @@ def read_labels(part, folder, counts):
     return np.concatenate(read)
 
 
-def differences(published, part, feature_set):
+def differences(published: PublishedSet, part: Part, feature_set: FeatureSet) -> list[str]:
     """List in words where an opened part differs from the published counts."""
     pairs = {
         "videos": (len(feature_set), part.videos),
@@ -189,10 +192,6 @@ def differences(published, part, feature_set):
     ]
 
 
-def _roles(published):
-    return published.train, published.database, published.query
-
-
 def _folder_of(published, name, root):
     expected = f"{published.title} is {', '.join(published.files)}"
     offer = f"Its authors offer it at {published.offered}"
@@ -206,7 +205,7 @@ def _folder_of(published, name, root):
     missing = [file for file in published.files if not (folder / file).is_file()]
     if missing:
         found = sorted(path.name for path in folder.iterdir())
-        listed = found[:20] + [f"… {len(found)} in all"] * (len(found) > 20)
+        listed = found if len(found) <= 20 else [*found[:20], f"… {len(found)} in all"]
         raise FileNotFoundError(
             f"{folder}: {', '.join(missing)} missing; found {listed}; {expected}. {offer}"
         )

@@ -3,9 +3,9 @@
 A *story* is three different digits one after the other, say 3→7→1; a video tells it in three shots
 of handwriting that drifts over a changing background, with sensor noise and now and then a wrong
 digit (a *distractor*). Story 2c and story 2c + 1 are each other's reverse and make up category c,
-the set of their digits: only the order in time tells the two apart. Three disjoint pools of handwriting
-(1,797 pictures of 8 x 8) serve the feature network, the training videos, and the videos of database
-and query.
+the set of their digits: only the order in time tells the two apart. Three disjoint pools of
+handwriting (1,797 pictures of 8 x 8) serve the feature network, the training videos, and the videos
+of database and query.
 
 A video is first *drawn up* (`draw_script`: what stands where in every frame) and then *rendered*;
 so the same video can be rendered again, larger, cropped or brighter, before noise is added.
@@ -97,8 +97,8 @@ def stories(config: DigitStoriesConfig) -> Tensor:
     return torch.stack([forward, forward.flip(1)], 1).flatten(0, 1)
 
 
-def seeded_generator(config, purpose):
-    """Give every purpose its own stream, so that a larger split leaves the others as they are."""
+def seeded_generator(config: DigitStoriesConfig, purpose: str) -> torch.Generator:
+    """Give every purpose random numbers of its own: a larger split leaves the others unchanged."""
     digest = hashlib.sha256(f"{config.seed} {purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
@@ -106,7 +106,13 @@ def seeded_generator(config, purpose):
 # ---- from digits to frames ---------------------------------------------------------------------
 
 
-def draw_script(digits, num_frames, pool, config, generator) -> Script:
+def draw_script(
+    digits: Tensor,
+    num_frames: int,
+    pool: Tensor,
+    config: DigitStoriesConfig,
+    generator: torch.Generator,
+) -> Script:
     """Draw up B videos that show (B, shots) digits in `num_frames` frames -> Script.
 
     `pool` holds the rows of handwriting to choose from.
@@ -169,13 +175,13 @@ def render_scene(script: Script, frame_size: int = FRAME_SIZE) -> Tensor:
     return torch.maximum(digits, backgrounds[torch.arange(B)[:, None], script.shots]).clamp(0, 1)
 
 
-def add_noise(scene: Tensor, config: DigitStoriesConfig, generator) -> Tensor:
+def add_noise(scene: Tensor, config: DigitStoriesConfig, generator: torch.Generator) -> Tensor:
     """Add the sensor's Gaussian noise to pictures of any shape, kept in [0, 1]."""
     noise = torch.randn(scene.shape, generator=generator)
     return noise.mul_(config.noise).add_(scene).clamp_(0, 1)
 
 
-def render(script: Script, config: DigitStoriesConfig, generator) -> Tensor:
+def render(script: Script, config: DigitStoriesConfig, generator: torch.Generator) -> Tensor:
     """Render B videos as the camera saw them -> (B, T, 32, 32) float32 in [0, 1]."""
     return add_noise(render_scene(script), config, generator)
 
@@ -186,8 +192,9 @@ def render(script: Script, config: DigitStoriesConfig, generator) -> Tensor:
 def split_script(config: DigitStoriesConfig, split: str) -> tuple[Tensor, Script]:
     """Draw up all videos of "train", "database" or "query" -> (N,) their stories, Script."""
     generator = seeded_generator(config, f"{split} script")
-    count = torch.arange(getattr(config, split))
-    even = 2 * (count % NUM_CATEGORIES) + count // NUM_CATEGORIES % 2  # categories, then directions
+    number = torch.arange(getattr(config, split))
+    # Every category as often, then both of its directions as often.
+    even = 2 * (number % NUM_CATEGORIES) + number // NUM_CATEGORIES % 2
     story = even[torch.randperm(len(even), generator=generator)]
     pool = handwriting_pools()["train" if split == "train" else "test"]
     return story, draw_script(stories(config)[story], config.num_frames, pool, config, generator)
