@@ -1,9 +1,9 @@
 """Published numbers: what is in the file, and that it is asked for rightly."""
 
 import pytest
+from vidhash_lab.published import published
 
 from vidhash_lab.models.mcmsh import TABLE_1, TABLE_2
-from vidhash_lab.published import published
 
 
 def test_every_row_has_a_source_and_a_number():

@@ -22,7 +22,9 @@ def masked_reconstruction(predicted: Tensor, frames: Tensor, hidden: Tensor) -> 
     return 2 * F.mse_loss(predicted.float(), frames[video, hidden].float())
 
 
-def debiased_contrastive(view1: Tensor, view2: Tensor, temperature: float, tau_plus: float) -> Tensor:
+def debiased_contrastive(
+    view1: Tensor, view2: Tensor, temperature: float, tau_plus: float
+) -> Tensor:
     """Debiased contrastive loss of two views (B, K) of the same videos.
 
     With n = 2B - 2 negatives and similarities s = exp(cosine / temperature),

@@ -104,4 +104,3 @@ def corrupt_(frames, probability, generator):
     flat[replaced] = flat[others]
     flat[torch.where(draw < 0.8)[0]] = 0
     return frames
-
