@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from vidhash_lab.data.report import report
 
 
-def main():
+def main() -> int:
     """Print the report of the folder or file named on the command line -> exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m vidhash_lab.data",

@@ -19,12 +19,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from vidhash_lab.data.files import DataError, has_key, refusing_damage
 from vidhash_lab.data.rows import Rows
 
 FLOATS = (np.dtype("float16"), np.dtype("float32"))
+Paths = str | Path | Iterable[str | Path]
 
 
 class FeatureSet:
@@ -39,7 +41,14 @@ class FeatureSet:
     Raises FileNotFoundError, and `DataError` for whatever does not fit.
     """
 
-    def __init__(self, paths, *, labels=None, views=None, in_memory: bool = False):
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        labels: ArrayLike | None = None,
+        views: Paths | None = None,
+        in_memory: bool = False,
+    ):
         self.features = _float_rows(paths, "feats", 3, in_memory)
         self.paths = self.features.paths
         with refusing_damage(self.paths[0]), h5py.File(self.paths[0]) as file:
@@ -78,12 +87,12 @@ class FeatureSet:
         rows = self._rows_if_there("video_ids", rank=1)
         return np.array([name.decode() for name in rows[:]])
 
-    def rows(self, indices) -> torch.Tensor:
+    def rows(self, indices: ArrayLike) -> torch.Tensor:
         """Read videos (B,) -> (B, T, D) float32. NaN or infinite values are a `DataError`."""
         indices = np.atleast_1d(np.asarray(indices))
         return _finite(self.features, indices, self.features[indices])
 
-    def view_rows(self, indices, view) -> torch.Tensor:
+    def view_rows(self, indices: ArrayLike, view: ArrayLike) -> torch.Tensor:
         """Read one view of each video: (B,) videos, (B,) numbers 0 … V-1 -> (B, T, D) float32.
 
         `view` may also be one number for all. Other views are not read, unless they share a
@@ -94,7 +103,7 @@ class FeatureSet:
         indices, view = np.broadcast_arrays(np.atleast_1d(indices), view)
         return _finite(self.views, indices, self.views[indices, view])
 
-    def pictures(self, indices) -> np.ndarray:
+    def pictures(self, indices: ArrayLike) -> np.ndarray:
         """Draw videos (B,) -> (B, T, h, w[, 3]) uint8: their thumbnails, where there are any.
 
         Else each frame is 16 x 16 grey cells, its features in order, averaged where D > 256.
@@ -185,7 +194,7 @@ def _float_rows(paths, key, rank, in_memory):
 def _finite(rows, indices, read):
     """Return what was read of these rows as a float32 tensor, or raise if it is not finite."""
     frames = torch.from_numpy(read).float()
-    if not np.isfinite(frames.numpy().sum()):  # one cheap pass; look closer only if odd
+    if not np.isfinite(frames.numpy().sum()):  # one cheap pass; look closer only where it fails
         bad = ~torch.isfinite(frames).flatten(1).all(1)
         if bad.any():
             _refuse(rows, indices[bad.numpy()])

@@ -6,6 +6,7 @@ compressed one come through sorted block reads, so that no block is decompressed
 
 import math
 import mmap
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
@@ -77,10 +78,11 @@ class Rows:
     """One key of several HDF5 files as a single array (N, ...) that reads only what is indexed.
 
     `rows[indices]` takes an integer, a slice or integers (B,) and gives numpy rows (B, ...);
-    `rows[indices, columns]` gives of each row the one column asked for, and reads no other chunk.
+    `rows[indices, columns]` gives one column of each row, and reads no other chunk. `rank` is the
+    number of axes that the arrays must have, or the numbers that they may have.
     """
 
-    def __init__(self, paths, key, rank, in_memory=False):
+    def __init__(self, paths: Iterable[str | Path], key: str, rank, in_memory: bool = False):
         self.paths, self.key = [Path(path) for path in paths], key
         datasets = [_open(path, key, rank) for path in self.paths]
         first = datasets[0]
@@ -134,7 +136,7 @@ class Rows:
             )
         return wanted.astype(np.int64)
 
-    def where(self, index):
+    def where(self, index: int) -> str:
         """Name the file and the row in it of one index, for messages."""
         part = int(np.searchsorted(self.starts, index, side="right") - 1)
         return f"{self.paths[part]}, row {index - self.starts[part]}"

@@ -51,7 +51,7 @@ class Backbone:
 
     @torch.inference_mode()
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Describe frames (N, S, S, C) uint8 -> (N, D) float32. `DataError` for odd results."""
+        """Describe frames (N, S, S, C) uint8 -> (N, D) float32, or raise `DataError`."""
         parts = []
         for part in torch.from_numpy(frames).split(FRAMES_AT_ONCE):
             part = part.to(self.device).permute(0, 3, 1, 2).float().div_(255)

@@ -187,7 +187,7 @@ def _read(file, shape, settings):
         return file, clip, shrink(clip.frames, settings["thumbnails"])
     except BrokenVideo as error:
         return Row(file, reason=str(error))
-    except Exception as error:  # whatever a foreign file raises, the others go on
+    except Exception as error:  # whatever one file raises, the others go on
         return Row(file, reason=f"{type(error).__name__}: {error}")
 
 

@@ -7,7 +7,7 @@ N videos, K bits.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from vidhash_lab.data.features import FeatureSet
 from vidhash_lab.data.files import DataError
 from vidhash_lab.retrieval.codes import encode
+from vidhash_lab.videos.backbones import Backbone
 from vidhash_lab.videos.extraction import extract
 from vidhash_lab.videos.pictures import BrokenVideo
 from vidhash_lab.videos.writing import VARIANTS, write_variants
@@ -49,7 +50,10 @@ class NearDuplicates:
 
 
 def near_duplicates(
-    model, videos: Sequence[str | Path], backbone, folder: str | Path
+    model,
+    videos: Sequence[str | Path],
+    backbone: str | Path | Backbone | Callable,
+    folder: str | Path,
 ) -> NearDuplicates:
     """Make copies of some short video files, hash all of them, compare each with its original.
 

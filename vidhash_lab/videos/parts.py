@@ -113,7 +113,7 @@ class Parts:
             )
 
     def finished(self) -> dict[str, Place]:
-        """Tell of every video that was looked at where its latest row is -> {id: Place}."""
+        """Locate the latest row of every video that was read or skipped -> {id: Place}."""
         places = {}
         for path in self._files():
             with h5py.File(path) as file:
@@ -125,7 +125,7 @@ class Parts:
         return places
 
     def missing(self, files: list[VideoFile]) -> list[VideoFile]:
-        """Return the files that were not looked at yet, or have changed since."""
+        """Return the files that were never read or skipped, or have changed since."""
         places = self.finished()
         done = {(id, place.size, place.modified) for id, place in places.items()}
         return [file for file in files if (file.id, file.size, file.modified) not in done]

@@ -48,7 +48,7 @@ def write_video(
     """
     path, ticks, stream = Path(path), Fraction(1, 1000), None
     reformatter = VideoReformatter()
-    # The temporary name has no ending, so ffmpeg is told the container.
+    # The temporary name has no ending, so the container is named to ffmpeg.
     with written_whole(path) as new, av.open(str(new), "w", format=_container(path)) as container:
         for number, picture in enumerate(frames):
             frame = _frame(picture, even="420" in pixels)

@@ -122,8 +122,8 @@ def _no_key(path, key, found):
 
 # ---- a look at version 5 before scipy reads it -------------------------------------------------
 #
-# scipy 1.17 ends the process at a type number that is none, and at a sparse matrix whose indices
-# lead outside it; found with tests/fuzz/fuzz_loaders.py. Here they are a ValueError.
+# scipy 1.17 ends the process at an unknown type number, and at a sparse matrix whose indices lead
+# outside it; found with tests/fuzz/fuzz_loaders.py. Here they are a ValueError.
 #
 # An element of the file is a type, a size in bytes, and that many bytes, padded to eight; four
 # bytes and fewer lie in one word with both. A matrix is an element of elements: flags, dimensions,

@@ -6,12 +6,13 @@ logs print. This kit downloads nothing: fetch the files from where `offered` say
 """
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vidhash_lab.data.features import FeatureSet, VideoDataset
+from vidhash_lab.data.features import FeatureSet, Paths, VideoDataset
 from vidhash_lab.data.files import DataError
 from vidhash_lab.data.released.mat_files import read_mat_labels
 from vidhash_lab.data.rows import Rows
@@ -124,7 +125,7 @@ PUBLISHED_SETS = {
 
 
 def open_published(
-    name: str, root: str | Path | None, in_memory: bool = False, views=None
+    name: str, root: str | Path | None, in_memory: bool = False, views: Paths | None = None
 ) -> VideoDataset:
     """Open a published data set from the folder where its released files lie -> VideoDataset.
 
@@ -148,18 +149,18 @@ def open_published(
         part_views = views if "train" in roles else None
         opened[part] = FeatureSet(paths, labels=labels, views=part_views, in_memory=in_memory)
     _check_columns(opened)
-    odd = [line for part in opened for line in differences(published, part, opened[part])]
-    if odd:
+    differing = [line for part in opened for line in differences(published, part, opened[part])]
+    if differing:
         warnings.warn(
-            f"{folder}: not the published {published.title}: {'; '.join(odd)}. Numbers of papers "
-            "were measured on the published set.",
+            f"{folder}: not the published {published.title}: {'; '.join(differing)}. Numbers of "
+            "papers were measured on the published set.",
             stacklevel=3,
         )
     sets = (opened[part] for part in (published.train, published.database, published.query))
     return VideoDataset(name, *sets)
 
 
-def read_part_labels(part: Part, folder: Path, counts) -> np.ndarray | None:
+def read_part_labels(part: Part, folder: Path, counts: Iterable[int]) -> np.ndarray | None:
     """Read the labels of a part's files, which hold `counts` videos -> (N, C) bool, or None."""
     paths = [folder / file for file in part.labels]
     if not paths or not (part.labels_needed or all(path.is_file() for path in paths)):

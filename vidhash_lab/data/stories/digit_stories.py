@@ -126,7 +126,7 @@ def draw_script(
     in_shot = F.one_hot(shots, num_shots).float()  # (B, T, shots)
     time = torch.arange(num_frames).float()
     middle = (time @ in_shot) / in_shot.sum(1)  # (B, shots)
-    drift = (time - middle.gather(1, shots)) / num_frames  # (B, T), 0 amid a shot
+    drift = (time - middle.gather(1, shots)) / num_frames  # (B, T), 0 in the middle of a shot
 
     distractors = torch.rand(B, num_frames, generator=generator) < config.distractor_probability
     wrong = torch.randint(1, 10, shots.shape, generator=generator)  # added, never the same digit
