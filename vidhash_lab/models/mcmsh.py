@@ -105,7 +105,7 @@ class Gate(nn.Module):
         return mix(mixed * self.opening(mixed), self.fc2)
 
     def opening(self, mixed):
-        """How far the gate opens for mixed (n, B, c), 0 to 1 -> (n, B, c), or (1, B, c) for all n."""
+        """How far the gate opens, 0 to 1: mixed (n, B, c) -> (n, B, c), or (1, B, c) for all n."""
         reduced = F.relu(normalise(along(self.look(mixed), self.conv), self.bn1))
         return self.spread(torch.sigmoid(normalise(along(reduced, self.deconv), self.bn2)))
 
