@@ -73,7 +73,7 @@ def _project(anchors, dim):
 
     components, last = min(dim, *anchors.shape), len(anchors) - 1
     centred = anchors - anchors.mean(0, dtype=np.float64).astype(np.float32)
-    # Left singular vectors from the small (A, A) product: a fifth of the time of a whole SVD.
+    # Left singular vectors from the small (A, A) product: a quarter of the time of a whole SVD.
     products = (centred @ centred.T).astype(np.float64)
     left = eigh(products, subset_by_index=(last + 1 - components, last))[1][:, ::-1]
     axes = left.astype(np.float32).T @ centred
