@@ -196,7 +196,7 @@ def test_structures_are_kept_and_read_again(random_features, monkeypatch):
     np.testing.assert_array_equal(first.nearest, again.nearest)
     np.testing.assert_array_equal(first.anchors, again.anchors)
     assert first.saved_seconds == 0 < again.saved_seconds
-    with h5py.File(path, "r+") as file:  # as files of before are
+    with h5py.File(path, "r+") as file:  # as in older files
         del file.attrs["seconds"]
     assert find_structures(train, 10, seed=3).saved_seconds == 0
 
