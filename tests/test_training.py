@@ -208,9 +208,18 @@ def test_an_unknown_schedule(train):
         fit(new_model(train), train, epochs=1, schedule="cosine")
 
 
-def test_a_method_without_weights(train):
-    with pytest.raises(TypeError, match="LSH has no weights to train: prepare"):
-        fit(LSH.for_dataset(train, 16), train, epochs=1)
+def test_a_method_without_weights_is_prepared_and_saved(train, tmp_path):
+    model = LSH.for_dataset(train, 16)
+    history = fit(model, train, seed=1, checkpoint=tmp_path / "lsh.pt")
+    assert history == [] and history.prepare_seconds > 0 and "0 epochs" in repr(history)
+    prepared = LSH.for_dataset(train, 16).prepare(train, 1)
+    assert torch.equal(model.projection, prepared.projection)
+    assert same_weights(load(tmp_path / "lsh.pt"), model)
+
+
+def test_a_method_with_weights_needs_epochs(train):
+    with pytest.raises(ValueError, match="epochs is missing"):
+        fit(new_model(train), train)
 
 
 def test_a_model_alone_is_saved_and_loaded(train, tmp_path):
