@@ -11,7 +11,15 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from vidhash_lab.runs import ONE_RUN, failures_in_red, means_and_deviations, sweep, sweeps
+from vidhash_lab.models import METHODS
+from vidhash_lab.runs import (
+    ONE_RUN,
+    failures_in_red,
+    find_method,
+    means_and_deviations,
+    sweep,
+    sweeps,
+)
 from vidhash_lab.runs.runs import code_hash
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -129,6 +137,42 @@ def test_the_run_that_sweeps_are_made_of_leaves_codes_and_scores(tmp_path):
     codes = np.load(Path(table["folder"][1]) / "codes.npz")
     assert codes["query"].shape == (60, 2) and codes["database"].dtype == np.uint8
     assert (table["mAP@20"] > 0.05).all() and "16 bits" in table["protocol"][0]
+
+
+MINE = """from dataclasses import dataclass
+from vidhash_lab import LSH
+
+
+@dataclass(frozen=True)
+class Config:
+    bits: int = 64
+    num_frames: int = 25
+    feature_dim: int = 128
+    pooling: "str" = "mean"
+    pooled_dim: "int" = 128
+
+
+class Mine(LSH):
+    Config = Config
+"""
+
+
+def test_a_sweep_trains_a_method_from_a_file_of_its_own(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    grid = {"dataset": ["digit-stories-mini"], "method": ["lsh", f"{tmp_path}/mine.py:Mine"]}
+    table = sweep(ONE_RUN, grid | {"bits": [16]}, tmp_path / "runs")
+    assert table["status"].tolist() == ["done", "done"], table.get("error")
+    assert table["mAP@20"].nunique() == 1 and (table["prepare_seconds"] > 0).all()
+
+
+def test_a_method_is_found_by_its_name_or_in_its_file(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("class Mine: pass")
+    assert find_method("itq") is METHODS["itq"]
+    assert find_method(f"{mine}:Mine").__name__ == "Mine"
+    for name in ("itqq", f"{mine}:Other", "mine:Mine"):
+        with pytest.raises(ValueError, match="no method"):
+            find_method(name)
 
 
 def test_means_and_deviations_are_over_the_runs_of_a_cell():

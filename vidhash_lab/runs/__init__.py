@@ -7,11 +7,18 @@ from vidhash_lab.runs.runs import (
     save_arrays,
     save_figure,
 )
-from vidhash_lab.runs.sweeps import ONE_RUN, failures_in_red, means_and_deviations, sweep
+from vidhash_lab.runs.sweeps import (
+    ONE_RUN,
+    failures_in_red,
+    find_method,
+    means_and_deviations,
+    sweep,
+)
 
 __all__ = [
     "ONE_RUN",
     "failures_in_red",
+    "find_method",
     "means_and_deviations",
     "median_milliseconds",
     "record_metrics",

@@ -9,10 +9,13 @@ import hashlib
 import itertools
 import json
 import re
+import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidhash_lab.models import METHODS
+from vidhash_lab.models.hasher import VideoHasher
 from vidhash_lab.runs.runs import check_parameters, code_hash, environment, run_notebook
 
 if TYPE_CHECKING:
@@ -67,6 +70,21 @@ def sweep(
             rows[number] = row
             bar.update()
     return pd.DataFrame([rows[number] for number in range(len(points))])
+
+
+def find_method(name: str) -> type[VideoHasher]:
+    """Find a method by its name in `METHODS`, or as "path/to/mine.py:Mine", a class in a file.
+
+    The file is run. ValueError for a name that is neither, or a class that the file does not have.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    path, _, kind = name.rpartition(":")
+    found = runpy.run_path(path) if path.endswith(".py") else {}
+    if kind not in found:
+        known = ", ".join(METHODS)
+        raise ValueError(f"no method {name!r}; name one of {known}, or a class, path/mine.py:Mine")
+    return found[kind]
 
 
 def failures_in_red(table: "pd.DataFrame") -> "Styler":
