@@ -22,8 +22,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from vidhash_lab import BTH, MCMSH, FeatureSet, fit, losses
+from vidhash_lab.models.blocks import Dropout
 from vidhash_lab.models.bth import BTHConfig
-from vidhash_lab.models.mcmsh import MCMSHConfig
+from vidhash_lab.models.mcmsh import CHANNEL_REDUCTION, MCMSHConfig, ShortRange, along, mix
 from vidhash_lab.runs import median_milliseconds
 
 VIDEOS, BATCH, STEPS = 2560, 128, 8
@@ -35,11 +36,7 @@ class PlainGate(nn.Module):
 
     def __init__(self, gate, kind):
         super().__init__()
-        self.gate, self.kind = gate, kind
-        self.bn1, self.bn2 = (
-            nn.BatchNorm1d(gate.bn1.num_features),
-            nn.BatchNorm1d(gate.bn2.num_features),
-        )
+        self.gate, self.kind, self.bn1, self.bn2 = gate, kind, gate.bn1, gate.bn2
 
     def forward(self, x):  # (B, n, c)
         x = self.gate.fc1(x)
@@ -152,6 +149,36 @@ def our_training(train, prepared, precision):
     return statistics.median(history.column("videos_per_second")[1:])
 
 
+def forward_and_backward(function, *inputs):
+    """Call a function and send a gradient back through it."""
+    function(*inputs).sum().backward()
+
+
+def parts_of_a_gate():
+    """Time a gate's mixing and its convolutions beside torch's layers, in milliseconds."""
+    n, B, c = 25, BATCH, 256
+    gate, x = ShortRange(n, c, CHANNEL_REDUCTION), torch.randn(n, B, c, requires_grad=True)
+    plain = x.detach().transpose(0, 1).contiguous().requires_grad_()  # (B, n, c)
+    reduced = torch.randn(n, B, c // CHANNEL_REDUCTION, requires_grad=True)
+    pairs = {
+        "mixing over n": ((mix, x, gate.fc1), (gate.fc1, plain)),
+        "reducing channels": (
+            (along, x, gate.conv),
+            (lambda x: gate.conv(x.transpose(1, 2)), plain),
+        ),
+        "restoring channels": (
+            (along, reduced, gate.deconv),
+            (lambda x: gate.deconv(x.permute(1, 2, 0)), reduced),
+        ),
+    }
+    for what, calls in pairs.items():
+        ours, theirs = (median_milliseconds(forward_and_backward, *call) for call in calls)
+        print(f"{what}: {ours:.2f} ms, torch's layer {theirs:.2f} ms, {theirs / ours:.1f}x")
+    values = torch.randn(BATCH, 25, 512)
+    for name, dropout in {"signs of bytes": Dropout(0.5), "nn.Dropout": nn.Dropout(0.5)}.items():
+        print(f"dropout, {name}: {median_milliseconds(dropout, values):.2f} ms")
+
+
 def main():
     """Print videos a second of each, the ratios, and encoding times."""
     with tempfile.TemporaryDirectory() as folder:
@@ -171,6 +198,7 @@ def main():
             print(
                 f"fit, precision {precision}: {ours:.0f} videos/s, {ours / plain:.2f}x", flush=True
             )
+    parts_of_a_gate()
     models = {"MCMSH": MCMSH(MCMSHConfig()).eval(), "BTH": BTH(BTHConfig()).eval()}
     for batch in (1, 128):
         frames = torch.randn(batch, 25, 4096)
@@ -178,6 +206,10 @@ def main():
             with torch.inference_mode():
                 milliseconds = median_milliseconds(model.encode, frames) / batch
             print(f"encoding, batch {batch}: {name} {milliseconds:.3f} ms a video")
+        transcription = Plain().eval()
+        with torch.inference_mode():
+            milliseconds = median_milliseconds(transcription, frames) / batch
+        print(f"encoding, batch {batch}: the plain MCMSH {milliseconds:.3f} ms a video")
 
 
 if __name__ == "__main__":

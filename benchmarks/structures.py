@@ -3,7 +3,7 @@
 The points are made up, since FCVID is not here: 239 categories scattered in a latent space of 40
 dimensions, seen through a random layer of 4,096 ReLUs. Prints seconds, the peak of memory beyond
 the points, and milliseconds to draw partners for 256 videos. A draw costs as many steps as there
-are videos at the same five anchors: anchors that are near everybody would make it slow.
+are videos at the same five anchors: an anchor that is near most videos would make it slow.
 """
 
 import resource
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from vidhash_lab.runs import median_milliseconds
-from vidhash_lab.structures import NEAREST, Structures, find_anchors
+from vidhash_lab.structures import MIDDLE, NEAREST, SIMILAR, Structures, find_anchors
 
 VIDEOS, LATENT, WIDTH, ANCHORS, BATCH = 45_585, 40, 4096, 2000, 256
 
@@ -41,10 +41,10 @@ def main():
     before = peak_megabytes()
     anchors = find_anchors(points, ANCHORS)
     structures = Structures(anchors, faiss.knn(points, anchors, NEAREST)[1].astype(np.int32))
-    structures.targets(256)
+    structures.nearest_anchors(256)
     graph = structures.graph()
     seconds = time.perf_counter() - started
-    print(f"anchors, nearest, targets, graph: {seconds:.0f} s")
+    print(f"anchors, nearest, projection, graph: {seconds:.0f} s")
     print(f"memory beyond the points: {peak_megabytes() - before:.0f} MB")
 
     generator = torch.Generator().manual_seed(0)
@@ -58,8 +58,8 @@ def main():
         f"a similar and a dissimilar partner for {BATCH} videos: {median_milliseconds(draw):.2f} ms"
     )
     tags = graph.tags(videos)
-    print(f"partners to choose from: {(tags == 1).sum(1).mean():.0f} similar, ", end="")
-    print(f"{(tags == 2).sum(1).mean():.0f} at middle distance")
+    print(f"partners to choose from: {(tags == SIMILAR).sum(1).mean():.0f} similar, ", end="")
+    print(f"{(tags == MIDDLE).sum(1).mean():.0f} at middle distance")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Published numbers: what is in the file, and that it is asked for rightly."""
 
 import pytest
-from vidhash_lab.published import published
 
+from vidhash_lab.literature import published
 from vidhash_lab.models.mcmsh import TABLE_1, TABLE_2
 
 

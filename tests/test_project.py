@@ -1,12 +1,22 @@
 """The project's own files agree with each other."""
 
+import ast
+import importlib
+import inspect
 import re
+import subprocess
+import sys
 import tomllib
+from graphlib import TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
+
+import vidhash_lab
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -62,13 +72,106 @@ def test_the_readme_names_both_commands_and_every_notebook():
         assert (ROOT / target).exists(), target
 
 
-def test_no_module_imports_upward():
-    layers = ["data", "losses", "structures", "affinity", "models", "checkpoints", "training",
-              "recipes", "retrieval", "videos", "published", "plots", "widgets", "runs"]  # fmt: skip
-    for path in (ROOT / "vidhash_lab").rglob("*.py"):
-        layer = path.relative_to(ROOT / "vidhash_lab").parts[0].removesuffix(".py")
-        if layer == "__init__":
+LAYERS = ["data", "literature", "losses", "structures", "affinity", "retrieval", "videos", "models",
+          "checkpoints", "training", "recipes", "plots", "widgets", "runs"]  # fmt: skip
+PACKAGE = ROOT / "vidhash_lab"
+
+
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imports_of(path):
+    """List every module of ours that a file imports, wherever in it and in whatever form."""
+    modules = {module_of(p): p for p in PACKAGE.rglob("*.py")}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            named = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: imports are absolute"
+            named = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
             continue
-        for imported in re.findall(r"^(?:from|import) vidhash_lab\.?(\w*)", path.read_text(), re.M):
-            if imported and imported != layer:
-                assert layers.index(imported) < layers.index(layer), (path, imported)
+        for name in named:  # of `a.b.c`, the longest part that is a module
+            while name.startswith("vidhash_lab"):
+                if name in modules or f"{name}.__init__" in modules:
+                    yield name
+                    break
+                name = name.rpartition(".")[0]
+
+
+def test_the_imports_are_seen(tmp_path):
+    path = tmp_path / "odd.py"
+    path.write_text(
+        "from vidhash_lab import plots\nfrom vidhash_lab import fit\n"
+        "def inside():\n    import vidhash_lab.runs.sweeps as s\n"
+        "    from vidhash_lab.models.chain import CHAIN\n"
+    )
+    assert list(imports_of(path)) == [
+        "vidhash_lab.plots",
+        "vidhash_lab",
+        "vidhash_lab.runs.sweeps",
+        "vidhash_lab.models.chain",
+    ]
+
+
+def files_of_the_package():
+    return [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+
+
+def test_no_module_imports_upward():
+    for path in files_of_the_package():
+        layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for name in imports_of(path):
+            parts = name.split(".")
+            assert len(parts) > 1, f"{path} imports from the package's own front door"
+            assert LAYERS.index(parts[1]) <= LAYERS.index(layer), (path, name)
+
+
+def test_there_is_no_circle_of_imports():
+    graph = {module_of(path): set(imports_of(path)) for path in files_of_the_package()}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_no_function_hides_a_module():
+    """A name that is a function and a module is one or the other, depending on who came first."""
+    for path in [PACKAGE, *(p.parent for p in PACKAGE.rglob("*/__init__.py"))]:
+        name = ".".join(path.relative_to(ROOT).parts)
+        package = importlib.import_module(name)
+        for child in {p.stem for p in path.glob("*.py")} | {p.name for p in path.iterdir()}:
+            if child in vars(package):
+                assert isinstance(vars(package)[child], ModuleType), f"{name}.{child}"
+
+
+def test_what_users_call_is_there_typed_and_documented():
+    assert vidhash_lab.__all__ == sorted(vidhash_lab.__all__, key=lambda n: (not n.isupper(), n))
+    for name in vidhash_lab.__all__:
+        thing = getattr(vidhash_lab, name)
+        if callable(thing):
+            assert (thing.__doc__ or "").strip(), name
+        if inspect.isfunction(thing):
+            signature, known = inspect.signature(thing), thing.__annotations__
+            named = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+            assert {*named, "return"} <= set(known), name
+
+
+def test_functions_are_at_most_40_lines_without_their_docstring():
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                first = node.body[0]
+                is_doc = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+                doc = first.end_lineno - first.lineno + 1 if is_doc else 0
+                assert node.end_lineno - node.lineno + 1 - doc <= 40, (path, node.name)
+
+
+OPENING = "from vidhash_lab import open_dataset\nopen_dataset({path!r}).train.rows([0])"
+HEAVY = "av kornia faiss sklearn lightning_fabric scipy.io scipy.special pandas matplotlib".split()
+
+
+@pytest.mark.parametrize("code", ["import vidhash_lab", OPENING])
+def test_importing_and_opening_a_feature_file_bring_no_heavy_library(code, random_features):
+    code = code.format(path=str(random_features()))
+    look = f"import sys\n{code}\nprint([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

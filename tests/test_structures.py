@@ -4,11 +4,16 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
 from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 
 from vidhash_lab.data import DataError, FeatureSet
 from vidhash_lab.structures import (
     MIDDLE,
+    OTHER,
     SIMILAR,
     NeighbourGraph,
     Structures,
@@ -51,25 +56,39 @@ def test_tags_are_their_formula(seed):
     np.testing.assert_array_equal(got, slow_tags(nearest))
 
 
-def test_partners_are_drawn_evenly_from_those_of_their_tag(generator):
-    nearest = random_nearest()
-    graph, tags = NeighbourGraph(nearest, 30), slow_tags(nearest)
-    videos = torch.full((40_000,), 7)
-    for draw, tag in ((graph.similar, SIMILAR), (graph.dissimilar, MIDDLE)):
-        counts = np.bincount(draw(videos, generator).numpy(), minlength=60)
-        assert (counts[tags[7] != tag] == 0).all()
-        share = counts[tags[7] == tag] / 40_000 * (tags[7] == tag).sum()
-        assert share.min() > 0.9 and share.max() < 1.1
+@settings(deadline=None, max_examples=30)
+@given(st.integers(4, 40), st.integers(6, 40), st.integers(0, 1000))
+def test_partners_are_drawn_evenly_from_those_of_their_tag(videos, anchors, seed):
+    """Against an enumeration: similar, dissimilar, and drawn once more where like another."""
+    nearest, draws = random_nearest(videos, anchors, seed), 20_000
+    tags, generator = slow_tags(nearest), torch.Generator().manual_seed(seed)
+    assume((tags != SIMILAR).any(1).all())
+    graph, one = NeighbourGraph(nearest, anchors), torch.full((draws,), seed % videos)
+    middle, other = (np.flatnonzero(tags[one[0]] == tag) for tag in (MIDDLE, OTHER))
+    similar = np.flatnonzero(tags[one[0]] == SIMILAR)
+    dissimilar = middle if len(middle) else other
+    unlike = int(dissimilar[0])
+    like = tags[unlike, dissimilar] == SIMILAR
+    once_more = (~like + like.mean()) / len(dissimilar)
+    check_shares(graph.similar(one, generator), similar, 1 / len(similar))
+    check_shares(graph.dissimilar(one, generator), dissimilar, 1 / len(dissimilar))
+    drawn = graph.dissimilar(one, generator, unlike=torch.full_like(one, unlike))
+    check_shares(drawn, dissimilar, once_more)
 
 
-def test_dissimilar_to_two_is_similar_to_neither(generator):
-    nearest = random_nearest()
-    graph, tags = NeighbourGraph(nearest, 30), slow_tags(nearest)
-    videos = torch.arange(60).repeat(20)
-    far = graph.dissimilar(videos, generator)
-    farther = graph.dissimilar(videos, generator, unlike=far)
-    assert (tags[videos, far] == MIDDLE).all()
-    assert (tags[videos, farther] != SIMILAR).all() and (tags[far, farther] != SIMILAR).all()
+def check_shares(drawn, choices, shares):
+    """Test by chi-square that `choices` were drawn by their shares, and nothing else was."""
+    counts = np.bincount(drawn.numpy(), minlength=choices.max() + 1)
+    assert counts[choices].sum() == len(drawn)
+    expected = np.broadcast_to(len(drawn) * shares, choices.shape)
+    assert len(choices) == 1 or chisquare(counts[choices], expected).pvalue > 1e-6
+
+
+def test_similarity_of_pairs_is_that_of_their_tags():
+    nearest, videos = random_nearest(), torch.arange(60)
+    one, other = torch.cartesian_prod(videos, videos).T
+    got = NeighbourGraph(nearest, 30).are_similar(one, other).unflatten(0, (60, 60))
+    np.testing.assert_array_equal(got, slow_tags(nearest) == SIMILAR)
 
 
 def test_half_of_the_pairs_are_similar_and_labelled_so(generator):
@@ -81,18 +100,19 @@ def test_half_of_the_pairs_are_similar_and_labelled_so(generator):
     assert set(label.tolist()) == {-1.0, 1.0} and abs(label.mean()) < 0.06
 
 
-def test_without_anybody_at_middle_distance_anybody_dissimilar_is_drawn(generator):
-    """Two groups that share no anchor: nobody is at middle distance of anybody."""
+def test_without_videos_at_middle_distance_all_dissimilar_ones_are_drawn(generator):
+    """Two groups that share no anchor: no video of one is at middle distance of the other's."""
     nearest = np.repeat([[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]], 4, axis=0)
-    graph = NeighbourGraph(nearest, 10)
-    drawn = graph.dissimilar(torch.arange(8).repeat(30), generator)
-    assert ((drawn < 4) == (torch.arange(8).repeat(30) >= 4)).all() and len(drawn.unique()) == 8
-    # Nobody is dissimilar to both groups: then only the video itself is asked about.
+    graph, videos = NeighbourGraph(nearest, 10), torch.arange(8).repeat(1000)
+    drawn = graph.dissimilar(videos, generator)
+    assert ((drawn < 4) == (videos >= 4)).all()
+    check_shares(drawn, np.arange(8), 1 / 8)
+    # All that are dissimilar to video 0 are similar to video 7: one of them is kept.
     zeros, sevens = torch.zeros(9, dtype=torch.int64), torch.full((9,), 7)
     assert (graph.dissimilar(zeros, generator, unlike=sevens) >= 4).all()
 
 
-def test_a_video_that_is_similar_to_everybody_is_an_error():
+def test_a_video_that_is_similar_to_all_is_an_error():
     nearest = np.array([[0, 1, 2, 8, 9], [3, 4, 5, 6, 7], [0, 3, 9, 8, 7]])
     with pytest.raises(DataError, match="video 2 is similar to all 3 videos: with 10 anchors"):
         NeighbourGraph(nearest, 10)
@@ -152,6 +172,15 @@ def test_targets_keep_the_distances_of_anchors():
         torch.testing.assert_close(torch.pdist(got), exact, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("anchors, width", [(40, 90), (90, 40)])
+def test_targets_are_the_principal_components(anchors, width):
+    points = clustered_points(anchors, 1, width)
+    nearest = np.repeat(np.arange(anchors)[:, None], 5, axis=1)
+    expected = PCA(16, svd_solver="full").fit_transform(points.astype(np.float64))
+    got = Structures(points, nearest).nearest_anchors(16)
+    np.testing.assert_allclose(got, expected, atol=1e-3)
+
+
 def test_means_are_those_of_the_frames(random_features):
     train = FeatureSet(random_features(shape=(600, 6, 5)))
     expected = train.rows(range(600)).mean(1).numpy()
@@ -161,11 +190,15 @@ def test_means_are_those_of_the_frames(random_features):
 def test_structures_are_kept_and_read_again(random_features, monkeypatch):
     train = FeatureSet(random_features(shape=(80, 6, 5)))
     first = find_structures(train, 10, seed=3)
-    assert len(list((train.paths[0].parent / "structures").iterdir())) == 1
+    (path,) = (train.paths[0].parent / "structures").iterdir()
     monkeypatch.setattr("vidhash_lab.structures.find_anchors", None)  # must not be asked for
     again = find_structures(train, 10, seed=3)
     np.testing.assert_array_equal(first.nearest, again.nearest)
     np.testing.assert_array_equal(first.anchors, again.anchors)
+    assert first.saved_seconds == 0 < again.saved_seconds
+    with h5py.File(path, "r+") as file:  # as in older files
+        del file.attrs["seconds"]
+    assert find_structures(train, 10, seed=3).saved_seconds == 0
 
 
 @pytest.mark.parametrize("change", ["anchors", "seed", "recipe", "file"])

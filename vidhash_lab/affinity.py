@@ -8,13 +8,14 @@ messages (Frey and Dueck, Clustering by Passing Messages Between Data Points, Sc
     total(i, k) <- min(s(i, k) + min(0, support(k)), rival(i, k) + support(k))
     total(k, k) <- rival(k, k) + support(k)
 
-where rival and total go only 1 - damping of the way. The paper's responsibility is s - rival, its
-availability total - s; frame k is an exemplar while total(k, k) > rival(k, k).
+where rival and total move only the share 1 - damping of the way to their new values. The paper's
+responsibility is s - rival, its availability total - s; frame k is an exemplar while
+total(k, k) > rival(k, k).
 
-The rest follows scikit-learn's `AffinityPropagation`, with two differences. It breaks ties by
-random noise, and symmetric similarities are full of ties (two frames alone in a scene stand for
-each other equally well): here the earlier frame wins, see TIE. And what it leaves as it is after
-the last iteration, a video that did not converge, is one scene here.
+The rest follows scikit-learn's `AffinityPropagation`, with two differences. First, scikit-learn
+breaks ties by random noise; symmetric similarities are full of ties (two frames alone in a scene
+stand for each other equally well), and here the earlier frame wins, see TIE. Second, a video that
+has not converged after the last iteration is one scene here; scikit-learn keeps its last state.
 """
 
 import warnings
@@ -25,15 +26,16 @@ from numba import njit
 
 STEADY = 15  # rounds with the same exemplars after which a video has converged
 
-# Frame k is less similar to all frames by TIE * sqrt(k) of the largest magnitude: less than float32
-# can tell, far more than float64's rounding; by square roots hardly two sets of frames lose alike.
+# The similarities to frame k are lowered by TIE * sqrt(k) of the largest magnitude: less than
+# float32 resolves, far more than float64's rounding. With square roots, hardly two sets of frames
+# are lowered by the same sum.
 TIE = 1e-9
 
 
 class NotConverged(UserWarning):
-    """Some videos were made one scene; `videos` lists their places in the batch."""
+    """Some videos were made one scene; `videos` lists their indices in the batch."""
 
-    def __init__(self, videos, batch, iterations):
+    def __init__(self, videos: list[int], batch: int, iterations: int):
         super().__init__(
             f"affinity propagation has not converged after {iterations} iterations for "
             f"{len(videos)} of {batch} videos: each is one scene. More damping (towards 1) or "
@@ -42,16 +44,31 @@ class NotConverged(UserWarning):
         self.videos = videos
 
 
-def affinity_propagation(similarities, damping=0.5, iterations=200, preference=None):
+def affinity_propagation(
+    similarities: torch.Tensor,
+    damping: float = 0.5,
+    iterations: int = 200,
+    preference: float | torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Find scenes by similarities (B, M, M) -> exemplars (B, M) bool, labels (B, M) int64.
 
-    `preference`, a number or one a video (B,), replaces the diagonal: the higher, the more scenes;
-    None is the median of each matrix. `exemplars` marks the one frame that stands for each of S
-    scenes, `labels` numbers the scenes 0..S-1 in the order of these frames. A video that has not
-    converged is one scene, its exemplar the frame of the highest summed similarity, and a
-    `NotConverged` warning lists such videos. A video whose frames are all equally similar is one
+    `exemplars` marks the one frame that stands for each of S scenes, `labels` numbers the scenes
+    0..S-1 in the order of these frames. A video that has not converged is one scene, its exemplar
+    the frame of the highest summed similarity. A video whose frames are all equally similar is one
     scene too, unless the preference is higher still: then each frame is its own. Computed in
     float64 without gradient; no video depends on the others.
+
+    Args:
+        damping: share of the old message that is kept, at least 0.5 and less than 1.
+        iterations: rounds of messages at most.
+        preference: replaces the diagonal, the higher, the more scenes; one number, or one for each
+            video (B,); None is the median of each matrix.
+
+    Raises:
+        ValueError: a wrong shape, damping or preference, or similarities that are not finite.
+
+    Warns:
+        NotConverged: some videos have not converged; the warning lists them.
     """
     similarities = _with_preference(similarities, damping, preference)
     preference, frames = similarities[:, 0, 0].clone(), similarities.shape[1]
@@ -90,7 +107,7 @@ def _with_preference(similarities, damping, preference):
     preference = torch.as_tensor(preference).detach().to(similarities)
     if preference.shape not in ((), similarities.shape[:1]) or not preference.isfinite().all():
         raise ValueError(
-            f"preference must be finite, one number or one a video ({len(similarities)},), "
+            f"preference must be finite, one number or one for each video ({len(similarities)},), "
             f"not of shape {tuple(preference.shape)} or with NaN"
         )
     _diagonal(similarities).copy_(preference[..., None])
@@ -103,7 +120,7 @@ def _diagonal(matrices):
 
 
 def _exchange(similarities, damping, iterations):
-    """Exchange messages on any device -> exemplars (B, M) bool; none if it has not converged."""
+    """Exchange messages on any device -> exemplars (B, M) bool; a video not converged has none."""
     total, rival = similarities.clone(), similarities.clone()
     exemplars = torch.zeros_like(_diagonal(total), dtype=torch.bool)
     before, steady = exemplars, exemplars.new_zeros(len(exemplars), dtype=torch.int64)
@@ -132,7 +149,7 @@ def _exchange(similarities, damping, iterations):
 
 
 def _exchange_compiled(similarities, damping, iterations):
-    """Do as `_exchange`, for tensors on the CPU, where it is some thirty times as fast."""
+    """Do as `_exchange`, for tensors on the CPU, where it is about thirty times as fast."""
     exemplars = np.zeros(similarities.shape[:2], np.bool_)
     _exchange_videos(similarities.mT.contiguous().numpy(), damping, iterations, exemplars)
     return torch.from_numpy(exemplars)

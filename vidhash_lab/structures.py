@@ -9,10 +9,10 @@ Different from the released code, on purpose:
 - The tags are not kept as a dense (N, N) matrix: the five nearest anchors of a video hold the same.
 - There, a tag takes a kernel affinity above 1e-5 besides the shared anchor, and the affinity falls
   with the number of videos at the anchor: two videos would lose their tag where others are added.
-  No tag of digit-stories differs by it (200 anchors), none of 10,000 made-up videos (440 anchors),
+  No tag of digit-stories depends on it (200 anchors), none of 10,000 made-up videos (440 anchors),
   1% where one made-up video in twenty lies four times as far out.
-- The projection is by principal components in descending order of their variance. There they come
-  in the order in which `numpy.linalg.eig` returns them, which is none.
+- The projection is by principal components in descending order of their variance. There they
+  are the first that `numpy.linalg.eig` returns, which does not sort them.
 - k-means is that of faiss, and an anchor without videos is moved, where it is dropped there.
 
 N videos, T frames per video, D feature width, W width of a point, A anchors, H hidden width,
@@ -75,7 +75,7 @@ def _project(anchors, dim):
 
     components, last = min(dim, *anchors.shape), len(anchors) - 1
     centred = anchors - anchors.mean(0, dtype=np.float64).astype(np.float32)
-    # Left singular vectors from the small (A, A) product: a fifth of the time of a whole SVD.
+    # Left singular vectors from the small (A, A) product: a quarter of the time of a whole SVD.
     products = (centred @ centred.T).astype(np.float64)
     left = eigh(products, subset_by_index=(last + 1 - components, last))[1][:, ::-1]
     axes = left.astype(np.float32).T @ centred
@@ -209,7 +209,7 @@ def find_structures(
 def _read(path: Path) -> Structures:
     try:
         with h5py.File(path) as file:
-            seconds = float(file.attrs.get("seconds", 0))  # files of before have none
+            seconds = float(file.attrs.get("seconds", 0))  # older files do not have it
             return Structures(file["anchors"][:], file["nearest"][:], seconds)
     except (OSError, KeyError) as error:
         raise DataError(f"{path}: not structures of this kit ({error}); delete it.") from error

@@ -93,10 +93,9 @@ def fit(
             history = History(prepare_seconds=time.perf_counter() - started + model.saved_seconds)
             if any(True for _ in model.parameters()):
                 recipe = _recipe(train, epochs, batch_size, learning_rate, schedule, seed)
-                optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
-                scheduler = _scheduler(optimizer, schedule, recipe)
-                draws = torch.Generator().manual_seed(seed)
                 recipe |= {"precision": precision}
+                optimizer, scheduler = _optimizer(model, schedule, recipe)
+                draws = torch.Generator().manual_seed(seed)
                 run = Run(model, optimizer, scheduler, draws, recipe, history)
                 _train(fabric, run, train, checkpoint, resume, on_epoch)
             elif checkpoint is not None:
@@ -186,16 +185,17 @@ def _recipe(train, epochs, batch_size, learning_rate, schedule, seed):
     }
 
 
-def _scheduler(optimizer, schedule, recipe):
-    """Make the learning rate's schedule, which moves on at every step."""
+def _optimizer(model, schedule, recipe):
+    """Make Adam and the learning rate's schedule, which moves on at every step."""
     steps, peak = recipe["videos"] // recipe["batch_size"], recipe["learning_rate"]
+    optimizer = torch.optim.Adam(model.parameters(), peak, fused=True)
     if schedule == "one-cycle":
         total = max(1, recipe["epochs"] * steps)
-        return OneCycleLR(optimizer, peak, total_steps=total, cycle_momentum=False)
+        return optimizer, OneCycleLR(optimizer, peak, total_steps=total, cycle_momentum=False)
     decay = StepDecay() if schedule == "step" else schedule
     if not isinstance(decay, StepDecay):
         raise ValueError(f'schedule is "step", "one-cycle" or a StepDecay, not {schedule!r}')
-    return LambdaLR(optimizer, lambda step: decay(step // steps))
+    return optimizer, LambdaLR(optimizer, lambda step: decay(step // steps))
 
 
 def _precision(precision, device):

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from vidhash_lab import FeatureSet, encode, fit, load_released
-from vidhash_lab.models.blocks import sign
 from vidhash_lab.models.bth import BTH, BTHConfig
+from vidhash_lab.models.hasher import sign
 
 TINY = {"bits": 16, "num_frames": 10, "feature_dim": 12, "hidden_dim": 16}
 OWN = ("hidden_dim", "num_anchors", "latent_epochs")

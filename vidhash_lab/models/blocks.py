@@ -44,6 +44,21 @@ def attend(query, key, value, dropout=0.0):
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
 
 
+class Dropout(nn.Dropout):
+    """`nn.Dropout`; on a CPU a probability of 1/2 is drawn as the signs of random bytes.
+
+    Those are fair coins too, for 1 ns a value where torch draws for 18 (two cores of an AMD EPYC),
+    which is a sixth of MCMSH's training step.
+    """
+
+    def forward(self, x):
+        if not self.training or self.p != 0.5 or x.device.type != "cpu":
+            return super().forward(x)
+        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+        kept = words.view(torch.int8)[: x.numel()].view(x.shape) >= 0
+        return x * kept.to(x.dtype).mul_(2)
+
+
 class Mlp(nn.Module):
     """Linear, GELU, linear, `expansion` times as wide inside; dropout after the last two."""
 
@@ -51,7 +66,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(dim, expansion * dim)
         self.fc2 = nn.Linear(expansion * dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x):
         return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))

@@ -7,7 +7,8 @@ Paper: Li et al., Self-Supervised Video Hashing via Bidirectional Transformers, 
 Module names and layer shapes are those of the released checkpoints, without two embeddings that
 the released code holds and never uses. Different from it, on purpose: reconstruction is of the
 clean frames (there masking overwrites the array, so that the target is the corrupted input);
-dissimilar partners are those of `vidhash_lab.structures`; sign(0) is +1.
+sign(0) is +1; the first stage sees single videos (the released one draws pairs from a graph that
+only its result makes possible). For anchors and partners see `vidhash_lab.structures`.
 
 B videos in a batch, T frames per video, D feature width, H hidden width, K bits.
 """
@@ -168,7 +169,9 @@ class BTH(VideoHasher):
         torch.manual_seed(seed)  # of initial weights and dropout; `prepare` puts it back
         first = type(self)(self.config).to(device).train()
         optimizer = torch.optim.Adam(first.parameters(), learning_rate, fused=True)
-        for _ in tqdm(range(self.config.latent_epochs), desc="latent space", unit="epoch"):
+        for epoch in tqdm(range(self.config.latent_epochs), desc="latent space", unit="epoch"):
+            decay = max(0.9 ** (epoch // 20), 1 / 3)  # of the released recipe
+            optimizer.param_groups[0]["lr"] = decay * learning_rate
             for indices in torch.randperm(len(train), generator=generator).split(batch_size):
                 clean = train.rows(indices)
                 noisy = corrupt_(clean.clone(), self.config.corruption, generator)

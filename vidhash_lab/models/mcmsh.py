@@ -105,7 +105,7 @@ class Gate(nn.Module):
         return mix(mixed * self.opening(mixed), self.fc2)
 
     def opening(self, mixed):
-        """How far the gate opens for mixed (n, B, c), 0 to 1 -> (n, B, c), or (1, B, c) for all n."""
+        """How far the gate opens, 0 to 1: mixed (n, B, c) -> (n, B, c), or (1, B, c) for all n."""
         reduced = F.relu(normalise(along(self.look(mixed), self.conv), self.bn1))
         return self.spread(torch.sigmoid(normalise(along(reduced, self.deconv), self.bn2)))
 
@@ -166,20 +166,21 @@ class MiddleRange(ShortRange):
 GATES = {"L": ("lrd", LongRange), "M": ("mrd", MiddleRange), "S": ("srd", ShortRange)}
 
 
-# ---- what makes gates fast on a processor: n first, so that all is a few large products ----------
+# ---- n comes first, so that mixing over it and reducing c are one large product each. Forward and
+# ---- backward, that is 2.5 to 2.9 times as fast as torch's layers: benchmarks/mcmsh_training.py.
 
 
 def mix(x, layer):
-    """Mix x (n, B, c) over n by a convolution of width 1: one product for all B and c."""
+    """Mix x (n, B, c) over n by a convolution of width 1: one product for all B and c, 2.5x."""
     return torch.addmm(layer.bias[:, None], layer.weight[:, :, 0], x.flatten(1)).view(x.shape)
 
 
 def along(x, layer):
     """Apply a linear layer, or a convolution of width 3 along n: (n, B, c) -> (n, B, c').
 
-    The convolution is one product: with a value and both its neighbours side by side where that
-    restores the channels, and with the value alone where that reduces them, whose few results are
-    then moved to the neighbours. It is that of all groups at once, zeros included.
+    The convolution is one product over all groups, zeros included, beside two shifts of its narrow
+    side: of what comes out where it reduces the channels (2.7x), of what goes in where it restores
+    them (2.9x).
     """
     if isinstance(layer, nn.Linear):
         return layer(x)

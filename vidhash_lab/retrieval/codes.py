@@ -23,6 +23,7 @@ def encode(
     import lightning_fabric  # slow to import, and only this function needs it
 
     model.check_fits(feature_set)
+    model.warm_up()
     if model.config.bits % 8:
         raise ValueError(f"{model.config.bits} bits cannot be packed; bits are a multiple of 8")
     fabric = lightning_fabric.Fabric(accelerator=device, devices=1)

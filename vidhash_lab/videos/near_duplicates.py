@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from vidhash_lab.data.features import FeatureSet
 from vidhash_lab.data.files import DataError
+from vidhash_lab.retrieval import hamming
 from vidhash_lab.retrieval.codes import encode
 from vidhash_lab.videos.backbones import Backbone
 from vidhash_lab.videos.extraction import extract
@@ -50,7 +52,7 @@ class NearDuplicates:
 
 
 def near_duplicates(
-    model,
+    model: torch.nn.Module,
     videos: Sequence[str | Path],
     backbone: str | Path | Backbone | Callable,
     folder: str | Path,
@@ -96,9 +98,8 @@ def _compare(codes, features):
     originals, distances, found = codes[:, 0], {}, {}
     same = np.eye(len(originals), dtype=bool)
     for copy, how in enumerate(VARIANTS, 1):
-        every = np.bitwise_count(codes[:, None, copy] ^ originals).sum(2, dtype=int)  # (N, N)
+        every = hamming.distances(codes[:, copy], originals)  # (N, N)
         own, others = every[same], np.where(same, every.max() + 1, every).min(1)
         distances[how], found[how] = own, float((own < others).mean())
-    between = np.bitwise_count(originals[:, None] ^ originals).sum(2, dtype=int)
-    unrelated = between[np.triu_indices(len(originals), 1)]
+    unrelated = hamming.distances(originals, originals)[np.triu_indices(len(originals), 1)]
     return NearDuplicates(8 * codes.shape[2], distances, unrelated, found, features)
