@@ -1,12 +1,14 @@
 """Checkpoints: a training run that resumes bit for bit, a model alone, the released files.
 
-Files are written to a temporary name and renamed, so a reader finds a whole one or none. Nothing
-is ever unpickled but tensors and plain values (`weights_only=True`).
+Files are written to a temporary name and renamed, so a reader finds a whole one or none; their
+checksums are compared before anything is read. Nothing is ever unpickled but tensors and plain
+values (`weights_only=True`).
 """
 
 import contextlib
 import json
 import os
+import zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from vidhash_lab.models.hasher import VideoHasher
 
 
 class History(list):
-    """One dict an epoch: epoch, every loss term and their sum, seconds, videos a second.
+    """One dict an epoch: epoch, every loss term, their sum, seconds, threads, videos a second.
 
     `prepare_seconds` is what came before the first epoch: structures, a first stage, or all the
     training of a method without weights, whose history has no epochs. What `prepare` found kept
@@ -88,6 +90,11 @@ class Run:
                     "checkpoint file, or resume=False to begin anew."
                 )
             history = json.loads(state["history"])
+            if not history and not _same(self.model.state_dict(), state["model"]):
+                raise DataError(
+                    f"{path}: was begun from other initial weights, and no epoch is done. Use the "
+                    "same seed for them, another file, or resume=False to begin anew."
+                )
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
@@ -127,9 +134,19 @@ def load(path: str | Path, method: type[VideoHasher] | None = None) -> VideoHash
         raise DataError(f"{path}: of method {name!r}, not of {method_name(method)!r}.")
     method = method or METHODS[name]
     with _refused_with(f"{path}: a damaged checkpoint"):
-        model = method(method.Config(**json.loads(state["config"])))
+        config = json.loads(state["config"])
+        _check_plausible(config, state["model"])
+        model = method(method.Config(**config))
         model.load_state_dict(_real(state["model"], path))
     return model.eval()
+
+
+def _check_plausible(config, weights):
+    """Refuse a config that asks for a far larger model than there are weights for."""
+    most = {True: len(weights), False: max(100_000, sum(w.numel() for w in weights.values()))}
+    for name, value in config.items():
+        if isinstance(value, int) and value > most[name.endswith("depth")]:
+            raise ValueError(f"{name} is {value}, and the file holds {len(weights)} tensors")
 
 
 def method_name(method: type[VideoHasher]) -> str:
@@ -178,6 +195,12 @@ def _real(state, path):
     return state
 
 
+def _same(state, other):
+    return state.keys() == other.keys() and all(
+        torch.equal(state[key].cpu(), other[key]) for key in state
+    )
+
+
 def _model_state(model):
     config = json.dumps(asdict(model.config))
     return {"method": method_name(type(model)), "config": config, "model": model.state_dict()}
@@ -194,7 +217,14 @@ def _read(path):
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint.")
     try:
+        if zipfile.is_zipfile(path):  # torch writes a checksum of every part and reads none
+            with zipfile.ZipFile(path) as file:
+                damaged = file.testzip()
+            if damaged:
+                raise DataError(f"{path}: damaged, the checksum of {damaged} is another one.")
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
     except Exception as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(

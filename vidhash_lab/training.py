@@ -70,7 +70,8 @@ def fit(
         device: "auto", "cpu", "cuda", "mps".
         precision: "auto" is bfloat16 autocast where the hardware has it, else "32-true".
         checkpoint: a file written after each epoch, to a temporary name, then renamed.
-        resume: go on from `checkpoint` where it exists, on one CPU bit for bit.
+        resume: go on from `checkpoint` where it exists: bit for bit on one machine with the same
+            number of threads, which the history keeps (another number rounds sums otherwise).
         on_epoch: called with the epoch's row of the history, after its checkpoint is written.
 
     The model comes back on the device it was on. Raises ValueError for arguments that do not fit,
@@ -133,7 +134,7 @@ def _train(fabric, run, train, checkpoint, resume, on_epoch):
 
 
 def _train_one_epoch(fabric, run, optimizer, batches, bar):
-    """Train one epoch -> its number, the mean of every loss term, their sum `loss`, seconds."""
+    """Train one epoch -> its number, mean loss terms, their sum `loss`, and what it took."""
     epoch, started, shown = len(run.history) + 1, time.perf_counter(), 0.0
     sums, steps = {}, 0
     for batch in batches:
@@ -157,7 +158,8 @@ def _train_one_epoch(fabric, run, optimizer, batches, bar):
     _check_finite(sums, epoch, steps)
     means = {name: total.item() / steps for name, total in sums.items()}
     means["loss"] = sum(means.values())
-    return {"epoch": epoch} | means | {"seconds": time.perf_counter() - started}
+    took = {"seconds": time.perf_counter() - started, "threads": torch.get_num_threads()}
+    return {"epoch": epoch} | means | took
 
 
 def _check_finite(values, epoch, step):
@@ -175,6 +177,9 @@ def _recipe(train, epochs, batch_size, learning_rate, schedule, seed):
     """Check and gather what a resumed run must share with the one that it continues."""
     if epochs is None:
         raise ValueError("epochs is missing: a method with weights needs passes over the videos.")
+    for name, value, least in (("epochs", epochs, 0), ("batch_size", batch_size, 1)):
+        if value != int(value) or value < least:
+            raise ValueError(f"{name} is {value!r}; expected a whole number, {least} or more.")
     return {
         "epochs": epochs,
         "batch_size": min(batch_size, len(train)),

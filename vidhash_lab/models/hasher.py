@@ -24,6 +24,8 @@ class VideoHasher(nn.Module):
 
     def __init__(self, config):
         super().__init__()
+        if config.bits < 8 or config.bits % 8:
+            raise ValueError(f"bits is {config.bits}; expected a multiple of 8, which fills bytes.")
         self.config = config
 
     def prepare(self, train, seed: int = 0) -> Self:
