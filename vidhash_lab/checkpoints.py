@@ -6,6 +6,7 @@ values (`weights_only=True`).
 """
 
 import contextlib
+import inspect
 import json
 import os
 import zipfile
@@ -59,14 +60,13 @@ class Run:
     def write(self, path):
         """Write the state after an epoch to `path`, whole or not at all."""
         random = {"draws": self.generator.get_state(), "torch": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            random["cuda"] = torch.cuda.get_rng_state_all()
+        if self.model.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.model.device)
         state = _model_state(self.model) | {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "random": random,
             "recipe": json.dumps(self.recipe),
-            "epoch": len(self.history),
             "history": json.dumps(self.history),
             "prepare_seconds": self.history.prepare_seconds,
         }
@@ -79,11 +79,14 @@ class Run:
             raise DataError(f"{path}: holds a model, but no training run to resume.")
         with _refused_with(f"{path}: a damaged checkpoint. Remove it to begin anew"):
             ours = self.recipe | {"config": asdict(self.model.config)}
-            ours |= {"method": method_name(type(self.model))}
+            ours = json.loads(json.dumps(ours | {"method": method_name(type(self.model))}))
             theirs = json.loads(state["recipe"]) | {"config": json.loads(state["config"])}
             theirs |= {"method": state["method"]}
-            changed = [name for name in ours if ours[name] != theirs.get(name)]
-            odd = [f"{name} was {theirs.get(name)}, now {ours[name]}" for name in changed]
+            odd = [
+                f"{name} was {theirs.get(name)}, now {value}"
+                for name, value in ours.items()
+                if value != theirs.get(name)
+            ]
             if odd:
                 raise DataError(
                     f"{path}: is of another run ({'; '.join(odd)}). Use the same settings, another "
@@ -100,8 +103,8 @@ class Run:
             self.scheduler.load_state_dict(state["scheduler"])
             self.generator.set_state(state["random"]["draws"])
             torch.set_rng_state(state["random"]["torch"])
-            if "cuda" in state["random"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(state["random"]["cuda"])
+            if "cuda" in state["random"] and self.model.device.type == "cuda":
+                torch.cuda.set_rng_state(state["random"]["cuda"], self.model.device)
             self.history.prepare_seconds = float(state["prepare_seconds"])
         self.history[:] = history
 
@@ -142,10 +145,11 @@ def load(path: str | Path, method: type[VideoHasher] | None = None) -> VideoHash
 
 
 def _check_plausible(config, weights):
-    """Refuse a config that asks for a far larger model than there are weights for."""
+    """Refuse a config whose sizes ask for a far larger model than there are weights for."""
     most = {True: len(weights), False: max(100_000, sum(w.numel() for w in weights.values()))}
     for name, value in config.items():
-        if isinstance(value, int) and value > most[name.endswith("depth")]:
+        is_size = name.endswith(("bits", "dim", "frames", "depth", "heads"))
+        if is_size and value > most[name.endswith("depth")]:
             raise ValueError(f"{name} is {value}, and the file holds {len(weights)} tensors")
 
 
@@ -168,6 +172,7 @@ def load_released(method: str, path: str | Path, **assumed) -> VideoHasher:
     builders["autossvh"] = METHODS["conmh"].from_autossvh
     if method not in builders:
         raise ValueError(f"no released {method!r} is known, only {', '.join(builders)}")
+    inspect.signature(builders[method]).bind(None, **assumed)  # a misspelt name is a TypeError
     state = _read(path)
     with _refused_with(f"{path}: not weights of the released {method}"):
         state = state.get("model_state_dict", state)
