@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -86,3 +87,43 @@ def test_damaged_checkpoints_load_or_are_refused(tmp_path):
     with pytest.warns(UserWarning, match="released MCMSH files do not hold alpha"):
         outcomes = [fuzz.one_case(seed, tmp_path) for seed in range(120)]
     assert {"loaded", "refused"} == set(outcomes)
+
+
+def test_a_flipped_bit_never_loads_other_weights(tmp_path):
+    path = tmp_path / "model.pt"
+    save(ConMH(ConMHConfig(bits=8, num_frames=6, feature_dim=8, hidden_dim=16, depth=1)), path)
+    whole, weights = path.read_bytes(), load(path).state_dict()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for place in rng.integers(len(whole), size=150):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            found = load(path).state_dict()
+        except DataError:
+            refused += 1
+        else:  # the bit was in the padding between two parts
+            assert all(torch.equal(weights[key], found[key]) for key in weights)
+    assert refused > 75
+
+
+def test_a_hole_is_found(tmp_path):
+    path = tmp_path / "model.pt"
+    save(ConMH(ConMHConfig(bits=8, num_frames=6, feature_dim=8, hidden_dim=64, depth=1)), path)
+    damaged = bytearray(path.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 512] = bytes(512)
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match="checksum"):
+        load(path)
+
+
+def test_a_config_that_asks_for_a_giant_is_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    save(ConMH(ConMHConfig(bits=8, num_frames=6, feature_dim=8, hidden_dim=16, depth=1)), path)
+    state = torch.load(path, weights_only=True)
+    state["config"] = state["config"].replace('"depth": 1,', '"depth": 50000000,')
+    torch.save(state, path)
+    with pytest.raises(DataError, match="depth is 50000000"):
+        load(path)

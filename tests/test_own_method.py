@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vidhash_lab import DataError, encode, fit, load, open_dataset, score
+from vidhash_lab import ConMHConfig, DataError, encode, fit, load, open_dataset, score
 from vidhash_lab.models.hasher import VideoHasher
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +79,7 @@ def test_what_a_method_leaves_out_is_named():
     class Empty(VideoHasher):
         pass
 
-    model = Empty(None)
+    model = Empty(ConMHConfig())
     for name, arguments in {"sample": [None] * 3, "losses": [{}], "encode": [None]}.items():
         with pytest.raises(NotImplementedError, match="Empty"):
             getattr(model, name)(*arguments)

@@ -276,3 +276,23 @@ def test_files_that_are_no_checkpoints(tmp_path):
     torch.save(torch.ones(2), tmp_path / "tensor.pt")
     with pytest.raises(DataError, match="holds a Tensor"):
         load(tmp_path / "tensor.pt")
+
+
+def test_a_run_that_has_no_epoch_yet_goes_on_from_its_own_weights_alone(train, tmp_path):
+    path = tmp_path / "run.pt"
+    fit(new_model(train), train, **RECIPE | {"epochs": 0}, checkpoint=path)
+    other = new_model(train, seed=9)
+    with pytest.raises(DataError, match="other initial weights"):
+        fit(other, train, **RECIPE | {"epochs": 0}, checkpoint=path)
+
+
+@pytest.mark.parametrize("name, value", [("epochs", -1), ("epochs", 1.5), ("batch_size", 0)])
+def test_odd_numbers_are_refused_before_any_work(train, name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}; expected a whole number"):
+        fit(new_model(train), train, **{"epochs": 1, name: value})
+
+
+@pytest.mark.parametrize("bits", [0, 12, -8])
+def test_bits_that_fill_no_bytes_are_refused_before_training(train, bits):
+    with pytest.raises(ValueError, match=f"bits is {bits}; expected a multiple of 8"):
+        LSH.for_dataset(train, bits=bits)

@@ -1,12 +1,15 @@
 """Checkpoints: a training run that resumes bit for bit, a model alone, the released files.
 
-Files are written to a temporary name and renamed, so a reader finds a whole one or none. Nothing
-is ever unpickled but tensors and plain values (`weights_only=True`).
+Files are written to a temporary name and renamed, so a reader finds a whole one or none; their
+checksums are compared before anything is read. Nothing is ever unpickled but tensors and plain
+values (`weights_only=True`).
 """
 
 import contextlib
+import inspect
 import json
 import os
+import zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +22,7 @@ from vidhash_lab.models.hasher import VideoHasher
 
 
 class History(list):
-    """One dict an epoch: epoch, every loss term and their sum, seconds, videos a second.
+    """One dict an epoch: epoch, every loss term, their sum, seconds, threads, videos a second.
 
     `prepare_seconds` is what came before the first epoch: structures, a first stage, or all the
     training of a method without weights, whose history has no epochs. What `prepare` found kept
@@ -57,14 +60,13 @@ class Run:
     def write(self, path):
         """Write the state after an epoch to `path`, whole or not at all."""
         random = {"draws": self.generator.get_state(), "torch": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            random["cuda"] = torch.cuda.get_rng_state_all()
+        if self.model.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.model.device)
         state = _model_state(self.model) | {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "random": random,
             "recipe": json.dumps(self.recipe),
-            "epoch": len(self.history),
             "history": json.dumps(self.history),
             "prepare_seconds": self.history.prepare_seconds,
         }
@@ -77,24 +79,32 @@ class Run:
             raise DataError(f"{path}: holds a model, but no training run to resume.")
         with _refused_with(f"{path}: a damaged checkpoint. Remove it to begin anew"):
             ours = self.recipe | {"config": asdict(self.model.config)}
-            ours |= {"method": method_name(type(self.model))}
+            ours = json.loads(json.dumps(ours | {"method": method_name(type(self.model))}))
             theirs = json.loads(state["recipe"]) | {"config": json.loads(state["config"])}
             theirs |= {"method": state["method"]}
-            changed = [name for name in ours if ours[name] != theirs.get(name)]
-            odd = [f"{name} was {theirs.get(name)}, now {ours[name]}" for name in changed]
+            odd = [
+                f"{name} was {theirs.get(name)}, now {value}"
+                for name, value in ours.items()
+                if value != theirs.get(name)
+            ]
             if odd:
                 raise DataError(
                     f"{path}: is of another run ({'; '.join(odd)}). Use the same settings, another "
                     "checkpoint file, or resume=False to begin anew."
                 )
             history = json.loads(state["history"])
+            if not history and not _same(self.model.state_dict(), state["model"]):
+                raise DataError(
+                    f"{path}: was begun from other initial weights, and no epoch is done. Use the "
+                    "same seed for them, another file, or resume=False to begin anew."
+                )
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
             self.generator.set_state(state["random"]["draws"])
             torch.set_rng_state(state["random"]["torch"])
-            if "cuda" in state["random"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(state["random"]["cuda"])
+            if "cuda" in state["random"] and self.model.device.type == "cuda":
+                torch.cuda.set_rng_state(state["random"]["cuda"], self.model.device)
             self.history.prepare_seconds = float(state["prepare_seconds"])
         self.history[:] = history
 
@@ -127,9 +137,20 @@ def load(path: str | Path, method: type[VideoHasher] | None = None) -> VideoHash
         raise DataError(f"{path}: of method {name!r}, not of {method_name(method)!r}.")
     method = method or METHODS[name]
     with _refused_with(f"{path}: a damaged checkpoint"):
-        model = method(method.Config(**json.loads(state["config"])))
+        config = json.loads(state["config"])
+        _check_plausible(config, state["model"])
+        model = method(method.Config(**config))
         model.load_state_dict(_real(state["model"], path))
     return model.eval()
+
+
+def _check_plausible(config, weights):
+    """Refuse a config whose sizes ask for a far larger model than there are weights for."""
+    most = {True: len(weights), False: max(100_000, sum(w.numel() for w in weights.values()))}
+    for name, value in config.items():
+        is_size = name.endswith(("bits", "dim", "frames", "depth", "heads"))
+        if is_size and value > most[name.endswith("depth")]:
+            raise ValueError(f"{name} is {value}, and the file holds {len(weights)} tensors")
 
 
 def method_name(method: type[VideoHasher]) -> str:
@@ -151,6 +172,7 @@ def load_released(method: str, path: str | Path, **assumed) -> VideoHasher:
     builders["autossvh"] = METHODS["conmh"].from_autossvh
     if method not in builders:
         raise ValueError(f"no released {method!r} is known, only {', '.join(builders)}")
+    inspect.signature(builders[method]).bind(None, **assumed)  # a misspelt name is a TypeError
     state = _read(path)
     with _refused_with(f"{path}: not weights of the released {method}"):
         state = state.get("model_state_dict", state)
@@ -178,6 +200,12 @@ def _real(state, path):
     return state
 
 
+def _same(state, other):
+    return state.keys() == other.keys() and all(
+        torch.equal(state[key].cpu(), other[key]) for key in state
+    )
+
+
 def _model_state(model):
     config = json.dumps(asdict(model.config))
     return {"method": method_name(type(model)), "config": config, "model": model.state_dict()}
@@ -194,7 +222,14 @@ def _read(path):
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint.")
     try:
+        if zipfile.is_zipfile(path):  # torch writes a checksum of every part and reads none
+            with zipfile.ZipFile(path) as file:
+                damaged = file.testzip()
+            if damaged:
+                raise DataError(f"{path}: damaged, the checksum of {damaged} is another one.")
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
     except Exception as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(

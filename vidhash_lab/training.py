@@ -1,11 +1,12 @@
 """Training: `fit`, one plain loop for every method, to be read from top to bottom.
 
 lightning-fabric places model and batches on the device and runs them in the wanted precision;
-everything random comes from two generators that `seed` starts and a checkpoint keeps, so that an
+everything random comes from generators that `seed` starts and a checkpoint keeps, so that an
 interrupted run continues as if nothing had happened.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from tqdm.auto import tqdm
 
-from vidhash_lab.checkpoints import History, Run, save
+from vidhash_lab.checkpoints import History, Run, load, save
 from vidhash_lab.data.features import FeatureSet, prefetch
 from vidhash_lab.models.hasher import VideoHasher
 
@@ -65,18 +66,21 @@ def fit(
 
     Args:
         epochs: passes over the training videos; a method with weights needs them.
-        batch_size: videos a step; a last, smaller batch of an epoch is left out.
+        batch_size: videos a step, at most all; a last, smaller batch of an epoch is left out.
+        learning_rate: at the start; with "one-cycle" the highest.
         schedule: "step", a `StepDecay`, or "one-cycle" (30% up, then down, by the cosine).
+        seed: of the order of videos, augmentation and dropout; initial weights have their own.
         device: "auto", "cpu", "cuda", "mps".
         precision: "auto" is bfloat16 autocast where the hardware has it, else "32-true".
         checkpoint: a file written after each epoch, to a temporary name, then renamed.
-        resume: go on from `checkpoint` where it exists, on one CPU bit for bit.
+        resume: go on from `checkpoint` where it exists: bit for bit on one machine with the same
+            number of threads, which the history keeps (another number rounds sums otherwise).
         on_epoch: called with the epoch's row of the history, after its checkpoint is written.
 
-    The model comes back on the device it was on. Raises ValueError for arguments that do not fit,
-    and `NonFiniteLoss`: on a CPU before the step that would spoil the weights, on a GPU within
-    half a second, since looking at a loss in every step would make the GPU wait. It and an
-    interrupt leave the checkpoint of the last whole epoch.
+    The model comes back in evaluation mode, on the device it was on. Raises ValueError for
+    arguments that do not fit, and `NonFiniteLoss`: on a CPU before the step that would spoil the
+    weights, on a GPU within half a second, since a look at every loss would make it wait. It and
+    an interrupt leave the checkpoint of the last whole epoch.
     """
     from lightning_fabric import Fabric  # takes half a second to import
 
@@ -84,6 +88,8 @@ def fit(
     model.warm_up()
     precision = _precision(precision, device)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)
+    if has_weights := any(True for _ in model.parameters()):
+        recipe = _recipe(train, epochs, batch_size, learning_rate, schedule, seed, precision)
     device_before = model.device
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -91,17 +97,15 @@ def fit(
             started = time.perf_counter()
             model.to(fabric.device).prepare(train, seed)
             history = History(prepare_seconds=time.perf_counter() - started + model.saved_seconds)
-            if any(True for _ in model.parameters()):
-                recipe = _recipe(train, epochs, batch_size, learning_rate, schedule, seed)
-                recipe |= {"precision": precision}
-                optimizer, scheduler = _optimizer(model, schedule, recipe)
-                draws = torch.Generator().manual_seed(seed)
-                run = Run(model, optimizer, scheduler, draws, recipe, history)
+            if has_weights:
+                run = _begin(model, schedule, recipe, history)
                 _train(fabric, run, train, checkpoint, resume, on_epoch)
             elif checkpoint is not None:
+                if resume and Path(checkpoint).exists():
+                    load(checkpoint, type(model))  # refuses the file of another method
                 save(model, checkpoint)
         finally:
-            model.to(device_before)
+            model.to(device_before).eval()
     return history
 
 
@@ -129,73 +133,83 @@ def _train(fabric, run, train, checkpoint, resume, on_epoch):
             if checkpoint is not None:
                 run.write(checkpoint)
             if on_epoch is not None:
-                on_epoch(run.history[-1])
+                with torch.random.fork_rng():  # what it draws is not the training's
+                    on_epoch(run.history[-1])
 
 
 def _train_one_epoch(fabric, run, optimizer, batches, bar):
-    """Train one epoch -> its number, the mean of every loss term, their sum `loss`, seconds."""
+    """Train one epoch -> its number, mean loss terms, their sum `loss`, and what it took."""
     epoch, started, shown = len(run.history) + 1, time.perf_counter(), 0.0
-    sums, steps = {}, 0
+    seen = []  # the terms of every step (terms,)
     for batch in batches:
         with fabric.autocast():
             terms = run.model.losses(fabric.to_device(batch))
         loss = sum(terms.values())
+        if not torch.is_tensor(loss) or not loss.requires_grad:
+            raise ValueError(f"there is nothing to minimise: the loss terms are {terms}.")
+        seen.append(torch.stack([*terms.values()]).detach())
         if loss.device.type == "cpu":  # a look at a GPU's loss would make it wait in every step
-            _check_finite(terms, epoch, steps + 1)
+            _check_finite(seen[-1:], terms, epoch, len(seen))
         optimizer.zero_grad()
         fabric.backward(loss)
         optimizer.step()
         run.scheduler.step()
-
-        steps += 1
-        sums = {name: sums.get(name, 0.0) + term.detach().double() for name, term in terms.items()}
         bar.update()
         if time.perf_counter() - shown > SHOW_SECONDS:
             shown = time.perf_counter()
-            _check_finite(sums, epoch, steps)
-            bar.set_postfix(epoch=epoch, **{n: f"{s.item() / steps:.3f}" for n, s in sums.items()})
-    _check_finite(sums, epoch, steps)
-    means = {name: total.item() / steps for name, total in sums.items()}
+            means = _check_finite(seen, terms, epoch, len(seen))
+            bar.set_postfix(epoch=epoch, **{name: f"{mean:.3f}" for name, mean in means.items()})
+    means = _check_finite(seen, terms, epoch, len(seen))
     means["loss"] = sum(means.values())
-    return {"epoch": epoch} | means | {"seconds": time.perf_counter() - started}
+    took = {"seconds": time.perf_counter() - started, "threads": torch.get_num_threads()}
+    return {"epoch": epoch} | means | took
 
 
-def _check_finite(values, epoch, step):
-    """Raise `NonFiniteLoss` unless the sum of all terms is finite."""
-    if not torch.isfinite(sum(values.values())):
-        shown = ", ".join(f"{name} {value.item():.4g}" for name, value in values.items())
+def _check_finite(seen, names, epoch, step):
+    """Average the terms of some steps -> {name: mean}, or raise `NonFiniteLoss`."""
+    means = dict(zip(names, torch.stack(seen).cpu().double().mean(0).tolist()))
+    if not math.isfinite(sum(means.values())):
+        shown = ", ".join(f"{name} {mean:.4g}" for name, mean in means.items())
         raise NonFiniteLoss(
             f"loss is not finite in epoch {epoch}, step {step} ({shown}). A checkpoint holds the "
             "last whole epoch. Try a lower learning_rate, precision='32-true', or "
             "dataset.validate()."
         )
+    return means
 
 
-def _recipe(train, epochs, batch_size, learning_rate, schedule, seed):
+def _recipe(train, epochs, batch_size, learning_rate, schedule, seed, precision):
     """Check and gather what a resumed run must share with the one that it continues."""
     if epochs is None:
         raise ValueError("epochs is missing: a method with weights needs passes over the videos.")
+    for name, value, least in (("epochs", epochs, 0), ("batch_size", batch_size, 1)):
+        if value != int(value) or value < least:
+            raise ValueError(f"{name} is {value!r}; expected a whole number, {least} or more.")
+    if schedule not in ("step", "one-cycle") and not isinstance(schedule, StepDecay):
+        raise ValueError(f'schedule is "step", "one-cycle" or a StepDecay, not {schedule!r}')
     return {
-        "epochs": epochs,
-        "batch_size": min(batch_size, len(train)),
+        "epochs": int(epochs),
+        "batch_size": min(int(batch_size), len(train)),
         "learning_rate": learning_rate,
-        "schedule": str(schedule),
+        "schedule": str(StepDecay() if schedule == "step" else schedule),
         "seed": seed,
+        "precision": precision,
         "videos": len(train),
     }
 
 
-def _optimizer(model, schedule, recipe):
-    """Make Adam and the learning rate's schedule, which moves on at every step."""
+def _begin(model, schedule, recipe, history):
+    """Make Adam, the learning rate's schedule, which moves on at every step, and the generator."""
     steps, peak = recipe["videos"] // recipe["batch_size"], recipe["learning_rate"]
     optimizer = torch.optim.Adam(model.parameters(), peak, fused=True)
     if schedule == "one-cycle":
         total = max(1, recipe["epochs"] * steps)
-        return optimizer, OneCycleLR(optimizer, peak, total_steps=total, cycle_momentum=False)
-    decay = StepDecay() if schedule == "step" else schedule
-    if not isinstance(decay, StepDecay):
-        raise ValueError(f'schedule is "step", "one-cycle" or a StepDecay, not {schedule!r}')
-    return optimizer, LambdaLR(optimizer, lambda step: decay(step // steps))
+        scheduler = OneCycleLR(optimizer, peak, total_steps=total, cycle_momentum=False)
+    else:
+        decay = StepDecay() if schedule == "step" else schedule
+        scheduler = LambdaLR(optimizer, lambda step: decay(step // steps))
+    draws = torch.Generator().manual_seed(recipe["seed"])
+    return Run(model, optimizer, scheduler, draws, recipe, history)
 
 
 def _precision(precision, device):
@@ -204,7 +218,9 @@ def _precision(precision, device):
         return precision
     if device in ("auto", "cuda") and torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
+        fast = False
     else:
         features = torch.cpu.get_capabilities()  # avx512_bf16, amx_bf16, …
-        fast = device != "mps" and any("bf16" in name and has for name, has in features.items())
+        fast = any("bf16" in name and has for name, has in features.items())
     return "bf16-mixed" if fast else "32-true"

@@ -47,8 +47,8 @@ def attend(query, key, value, dropout=0.0):
 class Dropout(nn.Dropout):
     """`nn.Dropout`; on a CPU a probability of 1/2 is drawn as the signs of random bytes.
 
-    Those are fair coins too, for 1 ns a value where torch draws for 18 (two cores of an AMD EPYC),
-    which is a sixth of MCMSH's training step.
+    The distribution is the same. A value takes 1 ns instead of 18 (two cores of an AMD EPYC), which
+    were a sixth of MCMSH's training step.
     """
 
     def forward(self, x):
@@ -108,8 +108,8 @@ def corrupt_(frames, probability, generator):
     """Corrupt frames (..., T, D) in place, each with `probability` -> the same frames.
 
     Hand in a copy, as `rows` gives one. Of the corrupted, 80% become zero, 10% another frame and
-    10% stay. The other frame is one of those handed in, which are a random draw of the set: that
-    spares reading a video for a frame.
+    10% stay. The other frame is one of those handed in, a random draw of the set themselves: no
+    video is read for one frame.
     The released MCMSH and BTH corrupt their training set itself, a little more every epoch.
     """
     flat = frames.flatten(0, -2)  # (all frames, D), a view

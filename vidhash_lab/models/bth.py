@@ -26,6 +26,7 @@ from vidhash_lab.models.hasher import VideoHasher, binarise, sign
 from vidhash_lab.structures import draw_pairs, find_structures
 
 POSITIONS = 512  # rows of the released position table
+LATENT_BATCH, LATENT_RATE = 256, 3e-4  # of the first stage, as released
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Layer(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Frames (B, T, D) and their places in time -> (B, T, H)."""
+    """Frames (B, T, D) -> (B, T, H), positions added."""
 
     def __init__(self, feature_dim, dim, dropout):
         super().__init__()
@@ -163,16 +164,16 @@ class BTH(VideoHasher):
         self.graph, self.targets = structures.graph(), structures.nearest_anchors()
         return self
 
-    def _latent_means(self, train, seed, batch_size=256, learning_rate=3e-4):
+    def _latent_means(self, train, seed):
         """First stage: train another model to reconstruct, average its states -> (N, H) float32."""
         device, generator = self.binary.weight.device, torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # of initial weights and dropout; `prepare` puts it back
         first = type(self)(self.config).to(device).train()
-        optimizer = torch.optim.Adam(first.parameters(), learning_rate, fused=True)
+        optimizer = torch.optim.Adam(first.parameters(), LATENT_RATE, fused=True)
         for epoch in tqdm(range(self.config.latent_epochs), desc="latent space", unit="epoch"):
             decay = max(0.9 ** (epoch // 20), 1 / 3)  # of the released recipe
-            optimizer.param_groups[0]["lr"] = decay * learning_rate
-            for indices in torch.randperm(len(train), generator=generator).split(batch_size):
+            optimizer.param_groups[0]["lr"] = decay * LATENT_RATE
+            for indices in torch.randperm(len(train), generator=generator).split(LATENT_BATCH):
                 clean = train.rows(indices)
                 noisy = corrupt_(clean.clone(), self.config.corruption, generator)
                 codes, _ = first.frame_codes(noisy.to(device))

@@ -73,11 +73,12 @@ class CHAIN(VideoHasher):
     def sample(self, train, indices, generator):
         """Draw two clips of videos (B,) -> frames (2, B, M, D), places (2, B, M), order (B, M).
 
-        `places` are the frames' places in the video; `order` shuffles the first clip.
+        `places` are the frames' places in the video; `order` shuffles the first clip: its entry i
+        is the place in the clip of the i-th shuffled frame.
         """
         c, count = self.config, len(indices)
         places = segment_sample(2 * count, c.num_frames, c.clip_frames, generator)
-        videos = torch.cat(self._two_views(train, indices, generator))
+        videos = torch.cat(self._two_renderings(train, indices, generator))
         clips = videos[torch.arange(2 * count)[:, None], places]
         order = torch.rand(count, c.clip_frames, generator=generator).argsort(1)
         return {
@@ -86,7 +87,7 @@ class CHAIN(VideoHasher):
             "order": order,
         }
 
-    def _two_views(self, train, indices, generator):
+    def _two_renderings(self, train, indices, generator):
         views = train.num_views
         if views >= 2:
             first, second = torch.rand(len(indices), views, generator=generator).argsort(1).T[:2]
@@ -149,7 +150,7 @@ class CHAIN(VideoHasher):
 def segment_sample(count, num_frames, clip_frames, generator):
     """Cut T frames into M segments, as equal as can be, and draw one of each -> (count, M).
 
-    The places rise. Where M does not divide T, a frame on a border belongs to the later segment.
+    The places rise. Where M does not divide T, segments differ in length by one frame.
     """
     borders = torch.arange(clip_frames + 1) * num_frames // clip_frames
     length = borders.diff()

@@ -6,9 +6,8 @@ binary codes of the visible ones, and the codes of the two views are drawn toget
 Paper: Wang et al., Contrastive Masked Autoencoders for Self-Supervised Video Hashing, AAAI 2023.
 Module names and layer shapes are those of the released checkpoints. Different from the released
 code, on purpose: both views run in one pass and only visible frames are embedded (the same
-numbers, less work); a video code's sign(0) is +1; the mask token starts from a normal distribution
-of deviation 0.02 that is not clipped at one deviation, as the decoder's other tables are not: it is
-one vector of 192 numbers, and learned from the first step on.
+numbers, less work); a video code's sign(0) is +1; the mask token's initial values are of deviation
+0.02 and not clipped at one deviation (one vector of 192 numbers, learned from the first step on).
 
 B videos in a batch, T frames per video, V of them visible, M = T - V hidden,
 D feature width, H hidden width, K bits.

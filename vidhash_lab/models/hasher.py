@@ -1,9 +1,9 @@
-"""What every method offers: the contract that `fit`, `encode`, `save` and `load` rely on.
+"""What every method offers: the contract that `fit`, `score`, `save` and `load` rely on.
 
 A method is one subclass of `VideoHasher` in one file, ours or yours; `chain.py` is the example.
 Signs, and how a gradient passes through one, stand here too, since every method ends in them.
 
-B videos in a batch, T frames per video, D feature width, N videos in a set, K bits.
+B videos in a batch, T frames per video, D feature width, K bits.
 """
 
 from typing import Self
@@ -19,11 +19,13 @@ class VideoHasher(nn.Module):
     them. A method without weights does all its learning in `prepare`.
     """
 
-    Config = None  # the method's frozen config dataclass; checkpoints keep it as JSON
-    saved_seconds = 0.0  # what `prepare` would have taken longer had it found nothing kept
+    Config = None  # a frozen dataclass with bits, num_frames, feature_dim …; kept as JSON
+    saved_seconds = 0.0  # that `prepare` spared by reading what an earlier run had kept
 
     def __init__(self, config):
         super().__init__()
+        if config.bits < 8 or config.bits % 8:
+            raise ValueError(f"bits is {config.bits}; expected a multiple of 8, which fills bytes.")
         self.config = config
 
     def prepare(self, train, seed: int = 0) -> Self:
@@ -31,10 +33,13 @@ class VideoHasher(nn.Module):
         return self
 
     def on_epoch(self, epoch: int) -> None:
-        """Set what depends on the epoch (0, 1, …), before it begins."""
+        """Set what depends on the epoch, before it begins; the first is 0."""
 
     def sample(self, train, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Read videos (B,) of `train` and draw their augmentation -> the batch for `losses`."""
+        """Read videos (B,) and augment them, drawing from `generator` alone -> batch for `losses`.
+
+        A background thread calls it, up to two batches ahead of the training.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not say how it samples a batch.")
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -90,7 +95,7 @@ class VideoHasher(nn.Module):
 
 
 def sign(x: Tensor) -> Tensor:
-    """Binarise video codes to {-1, +1}; sign(0) is +1, where released codes leave a third value."""
+    """Binarise video codes to {-1, +1}; sign(0) is +1, where the released code leaves 0."""
     return torch.where(x >= 0, 1.0, -1.0)
 
 

@@ -1,10 +1,11 @@
 """MCMSH: an MLP-Mixer with gates of long, middle and short range, and three preserved structures.
 
-MC-MLP, the encoder, mixes a video's frames over time and over channels. A gate mixes over its axis,
-opens by 0 to 1 for each value it mixed, weighs, and mixes once more; how far it opens it decides by
-the mean of all (long range), by thirds (middle) or by neighbours (short). The gates of a place are
-summed. The code preserves what `vidhash_lab.structures` knows of the training set: which anchor a
-video is nearest to, which videos are similar, and that those at middle distance are farther.
+MC-MLP, the encoder, mixes a video's frames over time and over channels. A gate mixes its axis by a
+linear map, multiplies what it mixed by openings between 0 and 1, and mixes again. It opens by what
+it sees: the mean of all (long range), neighbours pooled in threes (middle) or neighbours (short);
+the gates of all three kinds are summed. The code preserves what `vidhash_lab.structures` knows of
+the training set: which anchor a video is nearest to, which videos are similar, and that those at
+middle distance are farther.
 
 Paper: Hao et al., Unsupervised Video Hashing with Multi-granularity Contextualization and
 Multi-structure Preservation, ACM MM 2022.
@@ -42,6 +43,7 @@ TABLE_1 = {
     "MC-MLP": "LMS",
 }
 TABLE_2 = {
+    # Codes do not enter the cluster loss: the hash layer stays as it was drawn.
     "cluster only": {"similarity_weight": 0, "quadruplet_weight": 0},
     "similarity only": {"cluster_weight": 0, "quadruplet_weight": 0},
     "quadruplet only": {"cluster_weight": 0, "similarity_weight": 0},
@@ -138,6 +140,7 @@ class ShortRange(Gate):
 
     def layers(self, c, reduced, reduction):
         """Make the convolutions that reduce the channels and restore them."""
+        # As released: grouped everywhere but in the token mixer.
         groups = reduced if reduction == CHANNEL_REDUCTION else 1
         options = {"kernel_size": 3, "padding": 1, "groups": groups, "bias": False}
         conv, deconv = nn.Conv1d(c, reduced, **options), nn.Conv1d(reduced, c, **options)
@@ -155,7 +158,7 @@ class MiddleRange(ShortRange):
         self.register_buffer("grow", averages(n // 3, n), persistent=False)
 
     def look(self, mixed):
-        """Averages of thirds, (n // 3, B, c)."""
+        """Averages of three neighbours or so, (n // 3, B, c)."""
         return (self.shrink @ mixed.flatten(1)).unflatten(1, mixed.shape[1:])
 
     def spread(self, opening):
@@ -186,7 +189,7 @@ def along(x, layer):
         return layer(x)
     taps = dense(layer)  # (3, c', c)
     if len(taps[0]) > x.shape[2]:
-        x = torch.cat([shift(x, 1), x, shift(x, -1)], dim=2)
+        x = torch.cat([shift(x, 1), x, shift(x, -1)], dim=2)  # (n, B, 3 c)
         return F.linear(x, taps.transpose(0, 1).flatten(1))
     before, here, after = F.linear(x, taps.flatten(0, 1)).chunk(3, dim=2)
     return shift(before, 1) + here + shift(after, -1)
@@ -200,7 +203,7 @@ def shift(x, steps):
 
 def dense(layer):
     """Weights (c', c / groups, 3) of a grouped convolution with all the zeros -> (3, c', c)."""
-    weight = layer.weight.unflatten(0, (layer.groups, -1)).permute(1, 2, 3, 0)
+    weight = layer.weight.unflatten(0, (layer.groups, -1)).permute(1, 2, 3, 0)  # groups last
     return weight.diag_embed().permute(2, 3, 0, 4, 1).flatten(3).flatten(1, 2)
 
 
@@ -218,7 +221,7 @@ def normalise(x, norm):
 
 
 class Gated(nn.Module):
-    """A place with up to three gates, whose sum `gated` gives."""
+    """A part of the network with up to three gates, whose sum `gated` gives."""
 
     def __init__(self, gates, n, c, reduction):
         super().__init__()
@@ -271,7 +274,8 @@ class MCMLP(Gated):
     def gate_openings(self, frames: Tensor) -> dict[str, Tensor]:
         """How far every gate opens for videos (B, T, D) -> {name: (B, T, H) from 0 to 1}.
 
-        Names are "token_mixer.lrd", "channel_mixer.srd", …, and "lrd", "mrd", "srd" at the end.
+        Names are "token_mixer.lrd", "channel_mixer.srd", …, and "lrd", "mrd", "srd" at the end. For
+        a model in evaluation mode: batch norms and dropout are part of the pass.
         """
         found, hooks = {}, []
         for name, gate in self.named_modules():
@@ -343,8 +347,8 @@ class MCMSH(VideoHasher):
     def losses(self, batch):
         """Compute the weighted terms of a batch of `sample`; a term of weight 0 is left out.
 
-        The videos of a tuple go through the network one after the other, as in the released code:
-        each has batch statistics of its own.
+        The 2 or 5 batches go through the network one after the other, as in the released code: each
+        has statistics of its own in the batch norms.
         """
         c = self.config
         states = [self.mc_mlp(videos) for videos in batch["videos"]]
