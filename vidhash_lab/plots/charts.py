@@ -52,7 +52,8 @@ def ablation(
 def training_curves(histories: Mapping[str, History]) -> Figure:
     """Draw every loss term by epoch; `histories` is {label: History}."""
     first = next(iter(histories.values()))[0]
-    terms = [name for name in first if name not in ("epoch", "seconds", "videos_per_second")]
+    no_terms = ("epoch", "seconds", "threads", "videos_per_second")
+    terms = [name for name in first if name not in no_terms]
     figure, axes = new_panels(2.8, len(terms))
     for axis, term in zip(axes, terms):
         for colour, (label, history) in zip(COLOURS, histories.items()):
