@@ -1,6 +1,7 @@
 """Files that are damaged, and files that are written: what all readers and writers here share."""
 
 import contextlib
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,14 +34,29 @@ def has_key(path: str | Path, key: str) -> bool:
 def written_whole(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to, and rename it if all went well.
 
-    What an error leaves unfinished is removed. The folder is made where there is none. Two
-    processes that write the same file use two names.
+    What an error leaves unfinished is removed, and what a killed process left of the same file. The
+    folder is made where there is none. Two processes that write the same file use two names.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if left.suffix[1:].isdecimal() and not _is_running(int(left.suffix[1:])):
+            left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_running(process):
+    if os.name != "posix":  # elsewhere there is no harmless signal to ask with
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
