@@ -177,10 +177,15 @@ def _decode_run(container, stream, packets, start, places, fit, pictures):
 def _demux_run(container, stream, packets, places):
     """Seek, then yield the packets at `places`, each checked against the list."""
     listed = [(packets.pts[place], packets.sizes[place]) for place in places]
-    container.seek(listed[0][0], stream=stream)
-    demuxed = container.demux(stream)
-    demuxed = dropwhile(lambda packet: (packet.pts, packet.size) != listed[0], demuxed)
-    for known, packet in zip(listed, demuxed):
+    start = listed[0][0]
+
+    def is_before(packet):  # a later key frame: the seek went too far
+        if not packet.size or (packet.is_keyframe and packet.pts > start):
+            raise _NotExact
+        return (packet.pts, packet.size) != listed[0]
+
+    container.seek(start, stream=stream)
+    for known, packet in zip(listed, dropwhile(is_before, container.demux(stream))):
         if (packet.pts, packet.size) != known:
             raise _NotExact
         yield packet
