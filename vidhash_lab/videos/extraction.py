@@ -86,7 +86,16 @@ def extract(
     if labels is not None:
         label_rows, category_names = read_video_labels(labels, [file.id for file in files])
     backbone = open_backbone(backbone, device)
-    settings = _settings(backbone, num_frames, thumbnails, num_views, seed)
+    settings = {  # all that rows depend on: a run goes on with a file of the same settings only
+        "backbone": backbone.name,
+        "frame_size": backbone.frame_size,
+        "kept": backbone.kept,
+        "grey": backbone.grey,
+        "num_frames": num_frames,
+        "thumbnails": min(thumbnails, backbone.frame_size),
+        "views": num_views,  # named so in the files that earlier versions have written
+        "seed": seed if num_views else None,
+    }
     with locked(out):
         parts = Parts(out, settings)
         _read_missing(files, parts, backbone, settings)
@@ -113,20 +122,6 @@ def list_videos(folder: Path) -> list[VideoFile]:
     if not files:
         raise DataError(f"{folder}: no file ends in {', '.join(sorted(ENDINGS))}.")
     return sorted(files, key=lambda file: file.id)
-
-
-def _settings(backbone, num_frames, thumbnails, num_views, seed):
-    """Name all that the rows depend on; a run goes on with a file of the same settings only."""
-    return {
-        "backbone": backbone.name,
-        "frame_size": backbone.frame_size,
-        "kept": backbone.kept,
-        "grey": backbone.grey,
-        "num_frames": num_frames,
-        "thumbnails": min(thumbnails, backbone.frame_size),
-        "views": num_views,  # named so in the files that earlier versions have written
-        "seed": seed if num_views else None,
-    }
 
 
 def _attributes(settings, category_names):
@@ -211,8 +206,8 @@ def _rows(clips, backbone, settings):
         if settings["views"]:
             arrays["views"] = _views(file, clip.frames, backbone, settings)
         finite = all(np.isfinite(arrays[key]).all() for key in ("feats", "views") if key in arrays)
-        why = "its features are not finite, or too large for float16"
-        rows.append(Row(file, arrays) if finite else Row(file, reason=why))
+        why = "" if finite else "its features are not finite, or too large for float16"
+        rows.append(Row(file, arrays if finite else None, why))
     return rows
 
 

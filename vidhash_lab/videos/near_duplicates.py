@@ -61,7 +61,7 @@ def near_duplicates(
 
     Args:
         model: a fitted model; the frames a video are its own.
-        videos: paths, two or more; a few dozen tell enough, each is decoded and encoded eight
+        videos: paths, two or more; a few dozen are enough; each is decoded and encoded eight
             times.
         backbone: what the model was trained on, see `vidhash_lab.videos.backbones`.
         folder: an empty or new folder for the copies and for `features.h5`.
