@@ -12,23 +12,29 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from vidhash_lab.data.files import DataError, refusing_damage
+from vidhash_lab.data.files import DataError, PathLike, refusing_damage
 
 RELEASE_BYTES = 16 << 20  # copied out of a map before its pages are given back
 BLOCK_BYTES = 8 << 20  # read at once of a chunked or compressed file
 MOST_COMPRESSED = 4096  # times: no compression makes features smaller by so much
-SHAPES = {"feats": "(N, T, D)", "views": "(N, V, T, D)", "thumbnails": "(N, T, h, w)"}
+SHAPES = {  # of each key: how many axes its array may have, and which they are
+    "feats": ((3,), "(N, T, D)"),
+    "views": ((4,), "(N, V, T, D)"),
+    "thumbnails": ((4, 5), "(N, T, h, w) or (N, T, h, w, 3)"),
+    "labels": ((2,), "(N, C)"),
+    "fine_labels": ((2,), "(N, C)"),
+    "video_ids": ((1,), "(N,)"),
+}
+FLOATS = (np.dtype("float16"), np.dtype("float32"))
+Paths = PathLike | Iterable[PathLike]
 
 
 class MappedRows:
     """Rows of a contiguous, uncompressed HDF5 data set, copied out of a memory map."""
 
     def __init__(self, path, dataset):
-        with open(path, "rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        offset, count = dataset.id.get_offset(), int(np.prod(dataset.shape))
-        flat = np.frombuffer(self._map, dataset.dtype, count, offset)
-        self._rows = flat.reshape(dataset.shape)
+        mapped = np.memmap(path, dataset.dtype, "r", dataset.id.get_offset(), dataset.shape)
+        self._map, self._rows = mapped.base, np.asarray(mapped)
 
     def read(self, index):
         """Copy rows (B,), or of rows (B,) the columns (B,): `index` holds both -> (B, ...)."""
@@ -78,13 +84,14 @@ class Rows:
     """One key of several HDF5 files as a single array (N, ...) that reads only what is indexed.
 
     `rows[indices]` takes an integer, a slice or integers (B,) and gives numpy rows (B, ...);
-    `rows[indices, columns]` gives one column of each row, and reads no other chunk. `rank` is the
-    number of axes that the arrays must have, or the numbers that they may have.
+    `rows[indices, columns]` gives one column of each row, and reads no other chunk. `key` is one
+    of `SHAPES`, and files that do not fit it are a `DataError`.
     """
 
-    def __init__(self, paths: Iterable[str | Path], key: str, rank, in_memory: bool = False):
+    def __init__(self, paths: Paths, key: str, in_memory: bool = False):
+        paths = [paths] if isinstance(paths, PathLike) else paths
         self.paths, self.key = [Path(path) for path in paths], key
-        datasets = [_open(path, key, rank) for path in self.paths]
+        datasets = [_open(path, key) for path in self.paths]
         first = datasets[0]
         for path, dataset in zip(self.paths, datasets):
             if (dataset.shape[1:], dataset.dtype) != (first.shape[1:], first.dtype):
@@ -94,8 +101,9 @@ class Rows:
                     "must agree: open them as sets of their own, or convert one."
                 )
         self.dtype = first.dtype
-        self.starts = np.cumsum([0] + [len(dataset) for dataset in datasets])
-        self.shape = (int(self.starts[-1]), *first.shape[1:])
+        self.counts = [len(dataset) for dataset in datasets]
+        self._starts = np.cumsum([0, *self.counts])
+        self.shape = (sum(self.counts), *first.shape[1:])
         self._parts = [_reader(path, dataset) for path, dataset in zip(self.paths, datasets)]
         self._whole = None
         if in_memory:
@@ -117,11 +125,11 @@ class Rows:
         if len(self._parts) == 1:
             return self._parts[0].read(index)
         out = np.empty((len(index[0]), *self.shape[len(index) :]), self.dtype)
-        part_of = np.searchsorted(self.starts, index[0], side="right") - 1
+        part_of = np.searchsorted(self._starts, index[0], side="right") - 1
         for part in np.unique(part_of):
             places = np.flatnonzero(part_of == part)
             rows, *columns = (wanted[places] for wanted in index)
-            out[places] = self._parts[part].read((rows - self.starts[part], *columns))
+            out[places] = self._parts[part].read((rows - self._starts[part], *columns))
         return out
 
     def _check(self, wanted, axis):
@@ -138,42 +146,42 @@ class Rows:
 
     def where(self, index: int) -> str:
         """Name the file and the row in it of one index, for messages."""
-        part = int(np.searchsorted(self.starts, index, side="right") - 1)
-        return f"{self.paths[part]}, row {index - self.starts[part]}"
+        part = int(np.searchsorted(self._starts, index, side="right") - 1)
+        return f"{self.paths[part]}, row {index - self._starts[part]}"
 
 
-def _open(path, key, rank):
+def _open(path, key):
     """Open one key of one file as an h5py data set, or say what is wrong with it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such feature file. Check the folder and the name.")
     with refusing_damage(path):
-        return _checked(path, h5py.File(path), key, rank)
-
-
-def _checked(path, file, key, rank):
-    dataset = file.get(key)
-    if not isinstance(dataset, h5py.Dataset):
-        raise DataError(
-            f"{path}: no data set `{key}`; found {sorted(file)}. Rename the key, or check that "
-            "this is a feature file."
-        )
-    ranks = (rank,) if isinstance(rank, int) else rank
-    if dataset.ndim not in ranks:
-        wanted = SHAPES.get(key, "(N, C)")
-        raise DataError(f"{path}: `{key}` has shape {dataset.shape}; expected {wanted}.")
-    if 0 in dataset.shape:
-        raise DataError(f"{path}: `{key}` has shape {dataset.shape}: nothing in it to read.")
-    # Only names may be text: strings of a damaged file can keep HDF5 reading for ever.
-    if dataset.dtype.kind not in "fiub" and key != "video_ids":
-        raise DataError(f"{path}: `{key}` is of {dataset.dtype}; expected numbers.")
-    elsewhere = dataset.is_virtual or dataset.external
-    size, there = math.prod(dataset.shape) * dataset.dtype.itemsize, path.stat().st_size
-    if not elsewhere and size > MOST_COMPRESSED * there:
-        raise DataError(
-            f"{path}: `{key}` has shape {dataset.shape}, {size / 1e9:.1f} GB, in a file of "
-            f"{there / 1e6:.1f} MB: damaged, or rows that were never written."
-        )
-    return dataset
+        file = h5py.File(path)
+        dataset, what = file.get(key), f"{path}: `{key}`"
+        if not isinstance(dataset, h5py.Dataset):
+            raise DataError(
+                f"{path}: no data set `{key}`; found {sorted(file)}. Rename the key, or check that "
+                "this is a feature file."
+            )
+        ranks, wanted = SHAPES[key]
+        if dataset.ndim not in ranks:
+            raise DataError(f"{what} has shape {dataset.shape}; expected {wanted}.")
+        if 0 in dataset.shape:
+            raise DataError(f"{what} has shape {dataset.shape}: nothing in it to read.")
+        # Only names may be text: strings of a damaged file can keep HDF5 reading for ever.
+        if dataset.dtype.kind not in "fiub" and key != "video_ids":
+            raise DataError(f"{what} is of {dataset.dtype}; expected numbers.")
+        if key in ("feats", "views") and dataset.dtype not in FLOATS:
+            raise DataError(
+                f"{what} is {dataset.dtype}; features are float16 or float32. Convert them, for "
+                f"example with {key}.astype('float32')."
+            )
+        size, there = math.prod(dataset.shape) * dataset.dtype.itemsize, path.stat().st_size
+        if size > MOST_COMPRESSED * there and not (dataset.is_virtual or dataset.external):
+            raise DataError(
+                f"{what} has shape {dataset.shape}, {size / 1e9:.1f} GB, in a file of "
+                f"{there / 1e6:.1f} MB: damaged, or rows that were never written."
+            )
+        return dataset
 
 
 def _reader(path, dataset):
