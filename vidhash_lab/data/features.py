@@ -51,7 +51,7 @@ class FeatureSet:
             self.attributes = dict(file.attrs)
         self.labels = self._labels("labels", labels)
         self.fine_labels = self._labels("fine_labels")
-        self.thumbnails = self._rows_if_there("thumbnails")
+        self.thumbnails = self._own_rows("thumbnails")
         self.views = self._open_views(views, in_memory)
 
     def __len__(self):
@@ -80,8 +80,7 @@ class FeatureSet:
         """Names of the videos, (N,) text, or None where a file has none."""
         if not all(has_key(path, "video_ids") for path in self.paths):
             return None
-        rows = self._rows_if_there("video_ids")
-        return np.array([name.decode() for name in rows[:]])
+        return np.array([name.decode() for name in self._own_rows("video_ids")[:]])
 
     def rows(self, indices: ArrayLike) -> torch.Tensor:
         """Read videos (B,) -> (B, T, D) float32. NaN or infinite values are a `DataError`."""
@@ -128,10 +127,7 @@ class FeatureSet:
                 )
 
     def _open_views(self, paths, in_memory):
-        if paths is None:
-            views = self._rows_if_there("views", in_memory)
-        else:
-            views = Rows(paths, "views", in_memory)
+        views = Rows(paths, "views", in_memory) if paths else self._own_rows("views", in_memory)
         if views is None:
             return None
         N, _, T, D = views.shape
@@ -143,14 +139,14 @@ class FeatureSet:
             )
         return views
 
-    def _rows_if_there(self, key, in_memory=False):
+    def _own_rows(self, key, in_memory=False):
+        """Open a key of the files themselves, which must have it all or none, row by row."""
         there = [path for path in self.paths if has_key(path, key)]
         if not there:
             return None
         if missing := [path for path in self.paths if path not in there]:
-            raise DataError(
-                f"{missing[0]}: has no `{key}`, but {there[0]} has. Add it, or remove it."
-            )
+            found = f"has no `{key}`, but {there[0]} has"
+            raise DataError(f"{missing[0]}: {found}. Add it, or remove it.")
         rows = Rows(self.paths, key, in_memory)
         for path, count, videos in zip(self.paths, rows.counts, self.features.counts):
             if count != videos:
@@ -162,7 +158,7 @@ class FeatureSet:
 
     def _labels(self, key, given=None):
         """Return the labels given, else those of the files -> (N, C) bool; None without any."""
-        rows = self._rows_if_there(key) if given is None else given
+        rows = self._own_rows(key) if given is None else given
         if rows is None:
             return None
         labels = np.asarray(rows[:])

@@ -2,6 +2,7 @@
 
 Rows of a contiguous, uncompressed data set are copied out of a memory map; those of a chunked or
 compressed one come through sorted block reads, so that no block is decompressed twice a batch.
+Either reader takes a tuple: rows (B,), or rows (B,) and the columns (B,) of them -> (B, ...).
 """
 
 import math
@@ -25,22 +26,17 @@ SHAPES = {  # of each key: how many axes its array may have, and which they are
     "fine_labels": ((2,), "(N, C)"),
     "video_ids": ((1,), "(N,)"),
 }
-FLOATS = (np.dtype("float16"), np.dtype("float32"))
 Paths = PathLike | Iterable[PathLike]
 
 
-class MappedRows:
-    """Rows of a contiguous, uncompressed HDF5 data set, copied out of a memory map."""
+def mapped_rows(path, dataset):
+    """Read rows of a contiguous, uncompressed HDF5 data set: copies out of a memory map."""
+    mapped = np.memmap(path, dataset.dtype, "r", dataset.id.get_offset(), dataset.shape)
+    array = np.asarray(mapped)
 
-    def __init__(self, path, dataset):
-        mapped = np.memmap(path, dataset.dtype, "r", dataset.id.get_offset(), dataset.shape)
-        self._map, self._rows = mapped.base, np.asarray(mapped)
-
-    def read(self, index):
-        """Copy rows (B,), or of rows (B,) the columns (B,): `index` holds both -> (B, ...)."""
-        depth = len(index)
-        source = self._rows.reshape(-1, *self._rows.shape[depth:])
-        places = np.ravel_multi_index(index, self._rows.shape[:depth])
+    def read(index):
+        source = array.reshape(-1, *array.shape[len(index) :])
+        places = np.ravel_multi_index(index, array.shape[: len(index)])
         out = np.empty((len(places), *source.shape[1:]), source.dtype)
         step = max(1, RELEASE_BYTES // max(1, source[0].nbytes))
         for start in range(0, len(places), step):
@@ -50,34 +46,33 @@ class MappedRows:
             if hasattr(mmap, "MADV_DONTNEED"):
                 # Pages stay in the system's cache, but count no longer as this process's memory.
                 # Around a row the system maps far more than is read, so this cannot wait.
-                self._map.madvise(mmap.MADV_DONTNEED)
+                mapped.base.madvise(mmap.MADV_DONTNEED)
         return out
 
+    return read
 
-class BlockRows:
-    """Rows of a chunked or compressed HDF5 data set: each touched block is read once, in order."""
 
-    def __init__(self, path, dataset):
-        self._path, self._dataset = path, dataset  # the data set keeps its file open
-        chunk, columns, *_ = dataset.chunks or (1, 1)
-        row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
-        self._block = chunk * max(1, BLOCK_BYTES // (row_bytes * chunk)), columns
+def block_rows(path, dataset):
+    """Read rows of a chunked or compressed HDF5 data set: each touched block once, in order."""
+    chunk, columns, *_ = dataset.chunks or (1, 1)
+    row_bytes = max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:]))
+    sizes = chunk * max(1, BLOCK_BYTES // (row_bytes * chunk)), columns
 
-    def read(self, index):
-        """Copy rows (B,), or of rows (B,) the columns (B,): `index` holds both -> (B, ...)."""
-        blocks = np.stack([wanted // size for wanted, size in zip(index, self._block)])
+    def read(index):
+        blocks = np.stack([wanted // size for wanted, size in zip(index, sizes)])
         order = np.lexsort(blocks[::-1])
         cuts = np.flatnonzero(np.diff(blocks[:, order]).any(0)) + 1
-        out = np.empty((len(order), *self._dataset.shape[len(index) :]), self._dataset.dtype)
-        for places in np.split(order, cuts):
-            if len(places):
-                inside = [wanted[places] for wanted in index]
-                bounds = tuple(slice(i.min(), i.max() + 1) for i in inside)
-                what = f"`{self._dataset.name[1:]}`, row {bounds[0].start} and after it"
-                with refusing_damage(self._path, what):
-                    block = self._dataset[bounds]
-                out[places] = block[tuple(i - i.min() for i in inside)]
+        out = np.empty((len(order), *dataset.shape[len(index) :]), dataset.dtype)
+        for places in np.split(order, cuts) if len(order) else []:
+            inside = [wanted[places] for wanted in index]
+            bounds = tuple(slice(i.min(), i.max() + 1) for i in inside)
+            what = f"`{dataset.name[1:]}`, row {bounds[0].start} and after it"
+            with refusing_damage(path, what):
+                block = dataset[bounds]  # the data set keeps its file open
+            out[places] = block[tuple(i - i.min() for i in inside)]
         return out
+
+    return read
 
 
 class Rows:
@@ -104,7 +99,7 @@ class Rows:
         self.counts = [len(dataset) for dataset in datasets]
         self._starts = np.cumsum([0, *self.counts])
         self.shape = (sum(self.counts), *first.shape[1:])
-        self._parts = [_reader(path, dataset) for path, dataset in zip(self.paths, datasets)]
+        self._readers = [_reader(path, dataset) for path, dataset in zip(self.paths, datasets)]
         self._whole = None
         if in_memory:
             self._whole = self[:]
@@ -122,14 +117,14 @@ class Rows:
             return self[tuple(wanted[None] for wanted in index)][0]
         if self._whole is not None:
             return self._whole[index]
-        if len(self._parts) == 1:
-            return self._parts[0].read(index)
+        if len(self._readers) == 1:
+            return self._readers[0](index)
         out = np.empty((len(index[0]), *self.shape[len(index) :]), self.dtype)
         part_of = np.searchsorted(self._starts, index[0], side="right") - 1
         for part in np.unique(part_of):
             places = np.flatnonzero(part_of == part)
             rows, *columns = (wanted[places] for wanted in index)
-            out[places] = self._parts[part].read((rows - self._starts[part], *columns))
+            out[places] = self._readers[part]((rows - self._starts[part], *columns))
         return out
 
     def _check(self, wanted, axis):
@@ -170,7 +165,7 @@ def _open(path, key):
         # Only names may be text: strings of a damaged file can keep HDF5 reading for ever.
         if dataset.dtype.kind not in "fiub" and key != "video_ids":
             raise DataError(f"{what} is of {dataset.dtype}; expected numbers.")
-        if key in ("feats", "views") and dataset.dtype not in FLOATS:
+        if key in ("feats", "views") and dataset.dtype not in ("float16", "float32"):
             raise DataError(
                 f"{what} is {dataset.dtype}; features are float16 or float32. Convert them, for "
                 f"example with {key}.astype('float32')."
@@ -193,4 +188,4 @@ def _reader(path, dataset):
                 raise DataError(f"{path}: `{dataset.name[1:]}` has an empty block: damaged.")
         plain = dataset.chunks is None and dataset.id.get_offset() is not None
         mappable = plain and not dataset.external and dataset.dtype.kind in "fiu"
-        return MappedRows(path, dataset) if mappable else BlockRows(path, dataset)
+        return (mapped_rows if mappable else block_rows)(path, dataset)

@@ -112,7 +112,6 @@ def _check_key(path, key, found):
 # An element of the file is a type, a size in bytes, and that many bytes, padded to eight; four
 # bytes and fewer lie in one word with both. A matrix is an element of elements: flags, dimensions,
 # name, values; a sparse one has the rows and where each column begins before its values.
-
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8"}
 NUMBERS |= {13: "u8"}
 MATRIX, COMPRESSED, SPARSE = 14, 15, 5

@@ -204,10 +204,9 @@ def _folder_of(published, name, root):
 
 
 def _check_columns(opened):
-    """Raise unless the labels of all parts have the same number of columns."""
-    labelled = {part: s.labels.shape[1] for part, s in opened.items() if s.labels is not None}
-    (first, ours), *others = labelled.items()
-    for part, theirs in others:
+    columns = {part: s.labels.shape[1] for part, s in opened.items() if s.labels is not None}
+    first, ours = next(iter(columns.items()))
+    for part, theirs in columns.items():
         if theirs != ours:
             here, there = ((p.labels or p.feats)[0] for p in (part, first))
             raise DataError(

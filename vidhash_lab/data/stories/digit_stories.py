@@ -195,6 +195,7 @@ def _layout(config, split):
     }
 
 
+@one_thread()
 def build(config: DigitStoriesConfig, folder: Path) -> None:
     """Render the data set and describe it by features: writes three HDF5 files into `folder`.
 
@@ -216,23 +217,18 @@ def build(config: DigitStoriesConfig, folder: Path) -> None:
                 file.attrs.update(attributes)
                 for name, (shape, dtype) in _layout(config, split).items():
                     file.create_dataset(name, shape, dtype)
-                _fill(file, config, split, progress)
-
-
-@one_thread()
-def _fill(file, config, split, progress):
-    story, script = split_script(config, split)
-    file["labels"][:] = F.one_hot(story // 2, NUM_CATEGORIES).bool()
-    file["fine_labels"][:] = F.one_hot(story, 2 * NUM_CATEGORIES).bool()
-    file["shots"][:] = script.shots.char()
-    file["distractors"][:] = script.distractors
-    generator = seeded_generator(config, f"{split} noise")
-    for start in range(0, len(story), CHUNK):
-        rows = slice(start, min(start + CHUNK, len(story)))
-        thumbnails = render(script[rows], config, generator).mul_(255).round_().byte()
-        file["thumbnails"][rows] = thumbnails
-        file["feats"][rows] = digit_features(thumbnails / 255).half()
-        progress.update(len(thumbnails))
+                story, script = split_script(config, split)
+                file["labels"][:] = F.one_hot(story // 2, NUM_CATEGORIES).bool()
+                file["fine_labels"][:] = F.one_hot(story, 2 * NUM_CATEGORIES).bool()
+                file["shots"][:] = script.shots.char()
+                file["distractors"][:] = script.distractors
+                generator = seeded_generator(config, f"{split} noise")
+                for start in range(0, len(story), CHUNK):
+                    rows = slice(start, min(start + CHUNK, len(story)))
+                    thumbnails = render(script[rows], config, generator).mul_(255).round_().byte()
+                    file["thumbnails"][rows] = thumbnails
+                    file["feats"][rows] = digit_features(thumbnails / 255).half()
+                    progress.update(len(thumbnails))
 
 
 def cache_name(config: DigitStoriesConfig) -> str:
