@@ -8,30 +8,33 @@ from pathlib import Path
 
 import h5py
 
+PathLike = str | os.PathLike
+
 
 class DataError(ValueError):
     """A data file does not hold what it should; the message names file, key or row."""
 
 
 @contextlib.contextmanager
-def refusing_damage(path: str | Path, what: str = "not an HDF5 file") -> Iterator[None]:
-    """Turn whatever the HDF5 library raises of a damaged file into a `DataError` that names it."""
+def refusing_damage(path: PathLike, what: str = "not an HDF5 file") -> Iterator[None]:
+    """Turn whatever a reader raises at a damaged file into a `DataError` that names the file."""
     try:
         yield
     except DataError:
         raise
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError) as error:
-        raise DataError(f"{path}: {what}, damaged or cut short ({error}).") from error
+    except Exception as error:  # h5py and scipy raise nearly anything
+        problem = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: {what}, damaged or cut short ({problem}).") from error
 
 
-def has_key(path: str | Path, key: str) -> bool:
+def has_key(path: PathLike, key: str) -> bool:
     """Tell whether the HDF5 file at `path` holds `key`."""
     with refusing_damage(path), h5py.File(path) as file:
         return key in file
 
 
 @contextlib.contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
+def written_whole(path: PathLike) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to, and rename it if all went well.
 
     What an error leaves unfinished is removed, and what a killed process left of the same file. The
