@@ -95,9 +95,8 @@ def bars(
 ) -> Figure:
     """Draw {label: value} as level bars with their numbers."""
     figure, (axis,) = new_panels(0.9 + 0.42 * len(values))
-    numbers = list(values.values())
-    drawn = axis.barh(list(values), numbers, color=COLOURS[: len(values)], height=0.6)
-    texts = [f"{n:,.0f}" if n >= 100 else f"{n:.3g}" for n in numbers]
+    drawn = axis.barh(*zip(*values.items()), color=COLOURS[: len(values)], height=0.6)
+    texts = [f"{n:,.0f}" if n >= 100 else f"{n:.3g}" for n in values.values()]
     axis.bar_label(drawn, texts, padding=4)
     if logarithmic:
         axis.set_xscale("log")
@@ -129,7 +128,6 @@ def bands(rows: Mapping[str, tuple], *, xlabel: str, note: str = "") -> Figure:
 
 
 def _draw_variants(axis, scores, xlabel):
-    """Draw one row a variant: mean, deviation, and a ring for every seed."""
     for row, runs in enumerate(scores.values()):
         runs = np.asarray(runs)
         axis.errorbar(runs.mean(), row, xerr=_deviation(runs), marker="o", color=BLUE, capsize=4)

@@ -52,8 +52,8 @@ def radius_curves(curves: Mapping[str, Evaluation], *, dashed: Collection[str] =
     """
     figure, axes = new_panels(3.3, 3, sharex=True, sharey=True)
     names = ("precision_macro", "recall_macro", "empty")
+    radii = {label: result.radius for label, result in curves.items()}
     for axis, name, title in zip(axes, names, ("precision", "recall", "queries that find nothing")):
-        radii = {label: result.radius for label, result in curves.items()}
         _draw_lines(axis, {n: (r.radius, getattr(r, name)) for n, r in radii.items()}, dashed)
         axis.axvline(2, color=GREY, lw=1, ls=":")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
