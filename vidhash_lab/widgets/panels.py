@@ -37,10 +37,10 @@ def panel(
 
     `draw` is called with the controls' values by their names. What it raises is shown as status.
     """
-    room = ipywidgets.Layout(
+    layout = ipywidgets.Layout(
         flex="1 1 0%", min_width="0", max_width="820px", align_self="flex-start"
     )
-    picture = ipywidgets.Image(format="png", layout=room)
+    picture = ipywidgets.Image(format="png", layout=layout)
     status = ipywidgets.Label()
 
     def update(_=None):
