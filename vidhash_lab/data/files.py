@@ -49,7 +49,7 @@ def own(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset | None:
 
     Links, and data sets that may lie in other files, are a `DataError`.
     """
-    links, name, node = group.id.links, key.encode(), None
+    links, name = group.id.links, key.encode()
     if not links.exists(name):
         return None
     linked = links.get_info(name).type != h5py.h5l.TYPE_HARD

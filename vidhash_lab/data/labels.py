@@ -20,8 +20,8 @@ def multi_hot(labels: np.ndarray, key: str, where: Callable[[int], str]) -> np.n
         row, column = np.argwhere(wrong)[0]
         raise DataError(
             f"{where(row)}, column {column}: `{key}` is {labels[row, column]}; labels are "
-            f"multi-hot, 0 or 1 ({wrong.sum()} values are neither). Write labels > 0 where -1 "
-            "stands for no; for one column of class numbers, say classes=C, how many there are."
+            f"multi-hot, 0 or 1 ({wrong.sum()} values are neither). Where -1 stands for no, write "
+            "labels > 0; a column of class numbers in your own HDF5 file is read by classes=C."
         )
     return np.ascontiguousarray(labels, dtype=bool)
 
