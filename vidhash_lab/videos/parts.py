@@ -9,10 +9,11 @@ N videos in a file, T frames.
 """
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import compress, groupby
 from pathlib import Path
@@ -53,31 +54,40 @@ class Row:
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Let one process at a time write `out`; a second one gets a `DataError` at once."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out.with_name(f".{out.name}.lock"))  # freed by the system when a process dies
-    try:
-        acquired = lock.acquire(timeout=0)
-    except Timeout:
-        raise DataError(
-            f"{out}: another run is writing it. Wait for that run, or give another name."
-        ) from None
-    with acquired:
-        yield
+def locked(out: Path) -> Iterator[str]:
+    """Let one process at a time write `out`; a second one gets a `DataError` at once.
+
+    Yields why nothing can be written, "" where it can: an `out` that is there is read all the same.
+    """
+    lock, why = out.with_name(f".{out.name}.lock"), ""
+    with ExitStack() as stack:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(lock).acquire(timeout=0))  # freed when a process dies
+        except OSError as error:
+            if isinstance(error, Timeout) and lock.exists():
+                raise DataError(
+                    f"{out}: another run is writing it. Wait for that run, or give another name."
+                ) from None
+            why = f"{out}: cannot be written ({error.strerror or error})."
+            if not os.path.isfile(out):
+                raise DataError(why) from error
+        yield why
 
 
 class Parts:
     """The rows of `out` so far: those of its parts, and those of an older `out` itself."""
 
-    def __init__(self, out: Path, settings: dict):
+    def __init__(self, out: Path, settings: dict, unwritable: str = ""):
         self.out, self.folder = out, out.with_name(out.name + ".parts")
+        self._unwritable = unwritable
         self._settings = json.dumps(settings, sort_keys=True)
         for path in self._files():
             if path == out or _is_readable(path):
                 self._check_settings(path, settings)
             else:
                 warnings.warn(f"{path} is damaged: its videos are read again", stacklevel=3)
+                self.make_folder()
                 path.unlink()
 
     def _files(self):
@@ -114,10 +124,26 @@ class Parts:
                     places[tuple(identity)] = path, -1, reason
         return places
 
-    def missing(self, files: list[VideoFile]) -> list[VideoFile]:
-        """Return the files that were never read or skipped, or have changed since."""
-        finished = self._finished()
+    def missing(self, files: list[VideoFile], retry_skipped: bool = False) -> list[VideoFile]:
+        """Return the files that were never read or skipped, or have changed since.
+
+        With `retry_skipped` also those that were skipped.
+        """
+        finished = {
+            identity
+            for identity, (_, row, _) in self._finished().items()
+            if row >= 0 or not retry_skipped
+        }
         return [file for file in files if file.identity not in finished]
+
+    def make_folder(self) -> None:
+        """Make the folder of parts, or raise `DataError` where nothing can be written."""
+        if self._unwritable:
+            raise DataError(self._unwritable)
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self.out}: cannot be written ({error.strerror}).") from error
 
     def add(self, rows: list[Row]) -> None:
         """Write rows as one more part."""
@@ -136,17 +162,20 @@ class Parts:
     ) -> dict[str, str]:
         """Make `out` of the rows of these files, in this order -> {id: reason} of those skipped.
 
-        The parts are removed. An older `out` stays as it is where the new one would be the same
-        and where no file has a row.
+        Files that were not read are left out. The parts are removed. An older `out` stays as it is
+        where the new one would be the same and where no file has a row.
         """
         finished = self._finished()
+        known = [file.identity in finished for file in files]
+        files = list(compress(files, known))
+        labels = None if labels is None else labels[known]
         places = [finished[file.identity] for file in files]
         good = [row >= 0 for _, row, _ in places]
         skipped = {file: why for file, (_, row, why) in zip(files, places) if row < 0}
         labels = None if labels is None else labels[good]
         same = not self.folder.exists() and self._is_up_to_date(files, attributes, labels)
         if any(good) and not same:
-            self.folder.mkdir(exist_ok=True)
+            self.make_folder()
             whole = self.folder / "whole.h5"
             with h5py.File(whole, "w") as file:
                 file.attrs.update({"extraction": self._settings} | attributes)
@@ -155,7 +184,8 @@ class Parts:
                 if labels is not None:
                     file["labels"] = labels
             whole.replace(self.out)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self._unwritable:
+            shutil.rmtree(self.folder, ignore_errors=True)
         return {file.id: reason for file, reason in skipped.items()}
 
     def _is_up_to_date(self, files, attributes, labels):
