@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from vidhash_lab.data import DataError, FeatureSet, open_dataset
+from vidhash_lab.data.files import seal
 from vidhash_lab.data.stories.network import digit_features
 from vidhash_lab.videos import extraction, parts
 from vidhash_lab.videos.__main__ import main
@@ -213,18 +214,43 @@ def test_an_interrupt_keeps_what_is_described(folder, tmp_path, count_reads, mon
     assert len(count_reads) == 2
 
 
-def test_a_damaged_part_is_made_again(folder, tmp_path):
-    out, parts = tmp_path / "out.h5", tmp_path / "out.h5.parts"
+def test_a_damaged_part_is_made_again(folder, tmp_path, count_reads):
+    out, folder_of_parts = tmp_path / "out.h5", tmp_path / "out.h5.parts"
     extract(folder, out, 5, MEANS)
-    parts.mkdir()
-    shutil.move(out, parts / "part-00000001.h5")
-    whole = (parts / "part-00000001.h5").read_bytes()
-    (parts / "part-00000002.h5").write_bytes(whole[: len(whole) // 2])
-    (parts / ".part-00000003.h5.77").write_bytes(b"left behind")
-    with pytest.warns(UserWarning, match=r"part-00000002\.h5 is damaged"):
+    before = FeatureSet(out).rows(np.arange(5))
+    folder_of_parts.mkdir()
+    part = folder_of_parts / "part-00000001.h5"
+    shutil.move(out, part)
+    seal(part)
+    whole = part.read_bytes()
+    with h5py.File(part) as file:  # one bit of the first feature, which HDF5 does not notice
+        place = file["feats"].id.get_offset()
+    flipped = bytearray(whole)
+    flipped[place] ^= 1
+    (folder_of_parts / "part-00000002.h5").write_bytes(flipped)
+    (folder_of_parts / "part-00000003.h5").write_bytes(whole[: len(whole) // 2])
+    (folder_of_parts / ".part-00000004.h5.77").write_bytes(b"left behind")
+    count_reads.clear()
+    with pytest.warns(UserWarning) as warned:
         assert extract(folder, out, 5, MEANS).videos == 5
-    FeatureSet(out).validate()
-    assert not parts.exists()
+    told = [str(each.message) for each in warned]
+    assert "part-00000002.h5: damaged: its checksum is another one" in told[0]
+    assert "part-00000003.h5: has no checksum: cut short" in told[1] and len(told) == 2
+    assert count_reads == [] and torch.equal(FeatureSet(out).rows(np.arange(5)), before)
+    assert not folder_of_parts.exists()
+
+
+def test_a_part_that_cannot_be_read_for_a_moment_is_kept(folder, tmp_path, monkeypatch):
+    def deny(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "out.h5.parts").mkdir()
+    part = tmp_path / "out.h5.parts" / "part-00000001.h5"
+    part.touch()
+    monkeypatch.setattr(parts, "check_seal", deny)
+    with pytest.raises(PermissionError):
+        extract(folder, tmp_path / "out.h5", 5, MEANS)
+    assert part.exists()
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError()])

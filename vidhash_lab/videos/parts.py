@@ -2,8 +2,9 @@
 
 While `out.h5` is made, `out.h5.parts/` holds small HDF5 files of the same form, and what they hold
 is what is done. A part is written under another name and renamed, so a process may be killed at
-any moment: what is there is whole. At the end the rows of parts and of an older `out.h5` become the
-new `out.h5` by one more renaming; until then the disk holds both.
+any moment: what is there is whole. Its checksum tells whether it was damaged later. At the end the
+rows of parts and of an older `out.h5` become the new `out.h5` by one more renaming; until then the
+disk holds both.
 
 N videos in a file, T frames.
 """
@@ -22,7 +23,7 @@ import h5py
 import numpy as np
 from filelock import FileLock, Timeout
 
-from vidhash_lab.data.files import DataError, written_whole
+from vidhash_lab.data.files import DataError, check_seal, refusing_damage, written_whole
 
 IDENTITY = ("video_ids", "sizes", "modified")  # of a file: its path, bytes, time in nanoseconds
 SKIPPED = ("skipped_ids", "skipped_sizes", "skipped_modified", "skipped_reasons")
@@ -83,12 +84,15 @@ class Parts:
         self._unwritable = unwritable
         self._settings = json.dumps(settings, sort_keys=True)
         for path in self._files():
-            if path == out or _is_readable(path):
-                self._check_settings(path, settings)
-            else:
-                warnings.warn(f"{path} is damaged: its videos are read again", stacklevel=3)
-                self.make_folder()
+            try:
+                if path != out:
+                    check_seal(path)
+            except DataError as error:
+                self.make_folder()  # nothing is removed where nothing may be written
+                warnings.warn(f"{error} Its videos are read again.", stacklevel=3)
                 path.unlink()
+            else:
+                self._check_settings(path, settings)
 
     def _files(self):
         older = [self.out] if self.out.exists() else []
@@ -96,9 +100,9 @@ class Parts:
 
     def _check_settings(self, path, ours):
         try:
-            with h5py.File(path) as file:
+            with refusing_damage(path), h5py.File(path) as file:
                 theirs = json.loads(file.attrs["extraction"])
-        except (OSError, KeyError, ValueError) as error:
+        except (DataError, IsADirectoryError) as error:
             raise DataError(
                 f"{self.out}: there, and not written by `extract`. Choose another name."
             ) from error
@@ -151,7 +155,7 @@ class Parts:
         path = self.folder / f"part-{max(numbers, default=0) + 1:08d}.h5"
         good = [row for row in rows if row.arrays is not None]
         skipped = {row.file: row.reason for row in rows if row.arrays is None}
-        with written_whole(path) as new, h5py.File(new, "w") as file:
+        with written_whole(path, sealed=True) as new, h5py.File(new, "w") as file:
             file.attrs["extraction"] = self._settings
             _write_identity(file, [row.file for row in good], skipped)
             for key in good[0].arrays if good else ():
@@ -196,14 +200,6 @@ class Parts:
         same_labels = np.array_equal(written, labels)
         same_names = names == list(attributes.get("category_names", ()))
         return ids == {video.id for video in files} and same_labels and same_names
-
-
-def _is_readable(path):
-    try:
-        with h5py.File(path) as file:
-            return "extraction" in file.attrs and all(key in file for key in (*IDENTITY, *SKIPPED))
-    except OSError:
-        return False
 
 
 def _write_identity(file, files, skipped):
