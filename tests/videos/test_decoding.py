@@ -213,6 +213,43 @@ def test_what_the_system_says_is_not_what_a_film_is(tmp_path):
         read_clip(tmp_path / "folder.mp4", 5, SMALL)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_error_of_the_disk_that_passes(tmp_path, monkeypatch, times):
+    path, opens, errors = tmp_path / "a.mp4", av.open, [5] * times
+    write_video(path, numbered(50))
+    truth = read_clip(path, 5, SMALL)
+
+    def fail(*arguments, **options):
+        if errors:
+            raise av.error.OSError(errors.pop(), "Input/output error", str(path))
+        return opens(*arguments, **options)
+
+    monkeypatch.setattr(av, "open", fail)
+    if times == 1:
+        assert np.array_equal(read_clip(path, 5, SMALL).frames, truth.frames)
+    else:  # as damaged files do
+        with pytest.raises(BrokenVideo, match="cut short: Input/output error"):
+            read_clip(path, 5, SMALL)
+    errors[:] = [5]
+    monkeypatch.setattr("builtins.open", open_that_fails)
+    with pytest.raises(OSError, match="the disk"):
+        read_clip(path, 5, SMALL)
+
+
+def test_too_little_memory_is_not_what_a_film_is(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise av.error.MemoryError(12, "Cannot allocate memory")
+
+    write_video(tmp_path / "a.mp4", numbered(5))
+    monkeypatch.setattr(av, "open", fail)
+    with pytest.raises(MemoryError):
+        read_clip(tmp_path / "a.mp4", 5, SMALL)
+
+
+def open_that_fails(*_, **__):
+    raise OSError(5, "the disk fails")
+
+
 @pytest.mark.parametrize("name", ["x264.mp4", "mpeg4.avi", "x264.ts", "vp9.webm"])
 def test_damaged_files_are_refused_or_read(tmp_path, name):
     write_video(tmp_path / name, numbered(10, 16, 32), **CODECS[name])

@@ -56,23 +56,22 @@ def read_clip(path: str | Path, num_frames: int, shape: Shape, seek: bool = True
     if Path(path).stat().st_size == 0:
         raise BrokenVideo("the file is empty")
     try:
-        if seek:
-            with suppress(_NotExact), _open(path) as (container, stream):
-                packets = _list_packets(path, container)
-                return _read_listed(container, stream, packets, num_frames, shape)
-        return _read_all(path, num_frames, shape)
-    except BrokenVideo as error:
-        if isinstance(error.__cause__, MemoryError):
-            raise MemoryError(str(error)) from error
-        _read_bytes(path)  # ffmpeg calls damage an error of the system, and the other way round
-        raise
+        return _read(path, num_frames, shape, seek)
+    except BrokenVideo:
+        # ffmpeg calls damage an error of the system, and the other way round: where every byte can
+        # be read and ffmpeg fails again, it is damage.
+        with open(path, "rb") as file:
+            while file.read(1 << 20):
+                pass
+        return _read(path, num_frames, shape, seek)
 
 
-def _read_bytes(path):
-    """Raise the system's own error where it does not give the bytes of a file."""
-    with open(path, "rb") as file:
-        while file.read(1 << 20):
-            pass
+def _read(path, num_frames, shape, seek):
+    if seek:
+        with suppress(_NotExact), _open(path) as (container, stream):
+            packets = _list_packets(path, container)
+            return _read_listed(container, stream, packets, num_frames, shape)
+    return _read_all(path, num_frames, shape)
 
 
 @contextmanager
@@ -81,6 +80,8 @@ def _open(path):
     try:
         # "file:" keeps a colon in a name from being taken for a protocol.
         container = av.open(f"file:{path}", metadata_errors="replace", options=OPTIONS)
+    except MemoryError:  # ffmpeg's too: its class is one of both
+        raise
     except av.ArgumentError as error:
         raise BrokenVideo(
             "not a video file: its format is not one of those that are read"
@@ -99,6 +100,8 @@ def _open(path):
         context.options = {"max_pixels": str(MAX_PIXELS)}
         try:
             yield container, stream
+        except MemoryError:
+            raise
         except av.FFmpegError as error:
             raise BrokenVideo(f"cannot be decoded: {error.strerror or error}") from error
 

@@ -180,14 +180,12 @@ class Parts:
         same = not self.folder.exists() and self._is_up_to_date(files, attributes, labels)
         if any(good) and not same:
             self.make_folder()
-            whole = self.folder / "whole.h5"
-            with h5py.File(whole, "w") as file:
+            with written_whole(self.out) as whole, h5py.File(whole, "w") as file:
                 file.attrs.update({"extraction": self._settings} | attributes)
                 _write_identity(file, list(compress(files, good)), skipped)
                 _copy_rows(file, list(compress(places, good)))
                 if labels is not None:
                     file["labels"] = labels
-            whole.replace(self.out)
         if not self._unwritable:
             shutil.rmtree(self.folder, ignore_errors=True)
         return {file.id: reason for file, reason in skipped.items()}
