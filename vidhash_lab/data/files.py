@@ -39,9 +39,28 @@ def refusing_damage(path: PathLike, what: str = "not an HDF5 file") -> Iterator[
 
 
 def has_key(path: PathLike, key: str) -> bool:
-    """Tell whether the HDF5 file at `path` holds `key`."""
+    """Tell whether the HDF5 file at `path` holds `key`, be it a link that leads nowhere."""
     with refusing_damage(path), h5py.File(path) as file:
-        return key in file
+        return file.id.links.exists(key.encode())
+
+
+def own(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset | None:
+    """Return what an HDF5 file itself holds as `key`, None without any; no other file is opened.
+
+    Links, and data sets that may lie in other files, are a `DataError`.
+    """
+    links, name, node = group.id.links, key.encode(), None
+    if not links.exists(name):
+        return None
+    linked = links.get_info(name).type != h5py.h5l.TYPE_HARD
+    node = None if linked else group[key]
+    if linked or (isinstance(node, h5py.Dataset) and (node.is_virtual or node.external)):
+        raise DataError(
+            f"{group.file.filename}: `{key}` is a link, a virtual data set, or one with external "
+            "storage: it may lie in other files, and parts of it may be missing. Copy its values "
+            "into this file."
+        )
+    return node
 
 
 @contextlib.contextmanager
