@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,27 @@ def around(inner, scale=1.0):
     return lambda frames: inner(frames) * scale
 
 
-class Means:
-    def describe(self, frames):
-        return frames.mean((2, 3))
+class Scaled:
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, frames):
+        return frames.mean((2, 3)) * self.scale
+
+
+class Unknown(Scaled):
+    def __reduce_ex__(self, protocol):
+        raise TypeError("has no state to store")
+
+
+@torch.no_grad()
+def without_gradients(frames):
+    return frames.mean((2, 3))
+
+
+@torch.no_grad()
+def without_gradients_either(frames):
+    return frames.amax((2, 3))
 
 
 WEIGHTS = torch.ones(3)
@@ -62,6 +80,10 @@ def test_functions_are_known_by_their_code_and_what_they_refer_to(monkeypatch):
             *(partial(around, network(0)), network(0).forward, weighted, torch.mean),
             *(
                 around(np.arange(3)),
+                without_gradients,
+                without_gradients_either,
+                Scaled(2),
+                Scaled(np.array(3)),
                 around(np.arange(4)),
                 around([1, {"a": 2}]),
                 around(np.mean),
@@ -99,10 +121,10 @@ def test_another_process_gives_the_same_digest(tmp_path):
 
 
 def test_what_has_no_digest_needs_a_name():
-    means = Means()
-    for each in (means.describe, around(means), around([].append)):
+    means = Unknown(2)
+    for each in (means, means.__call__, around(means), around(lru_cache(weigh))):
         with pytest.raises(
             DataError, match=r"no digest can be taken.*Backbone\(function, 'a name'"
         ):
             open_backbone(each)
-    assert open_backbone(Backbone(means.describe, "means")).name == "means"
+    assert open_backbone(Backbone(means, "means")).name == "means"

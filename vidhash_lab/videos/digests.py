@@ -8,6 +8,7 @@ import dis
 import hashlib
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
@@ -59,7 +60,7 @@ def _parts(value, module, seen) -> Iterator[bytes]:
     elif id(value) in seen:
         yield str(seen[id(value)]).encode()
     else:
-        if isinstance(value, FunctionType | nn.Module):  # these live as long as this takes
+        if isinstance(value, FunctionType | nn.Module | type):  # these live as long as this takes
             seen[id(value)] = len(seen)
         inside = _inside(value)
         yield str(len(inside)).encode()
@@ -95,7 +96,17 @@ def _inside(value):
             f for kind in kinds for f in vars(kind).values() if isinstance(f, FunctionType)
         ]
         written = re.sub(" at 0x[0-9a-f]+", "", repr(value))
-        return written, [_code(each.__code__) for each in functions], value.state_dict()
+        script = value.code if isinstance(value, torch.jit.ScriptModule) else ""
+        codes = [_code(each.__code__) for each in functions]
+        return written, script, codes, value.state_dict()
+    if isinstance(value, type):  # attributes with two underscores are Python's, but for functions
+        own = vars(value).items()
+        own = {k: v for k, v in own if isinstance(v, FunctionType) or not k.startswith("__")}
+        return value.__qualname__, value.__bases__, own
+    with suppress(Exception):  # what has no state that it would be stored with
+        reduced = value.__reduce_ex__(2)
+        if isinstance(reduced, tuple):
+            return [list(each) if isinstance(each, Iterator) else each for each in reduced]
     raise DataError(
         f"backbone: it refers to {value!r:.80}, of which no digest can be taken, so it could not "
         "be told from another one. Name it yourself: Backbone(function, 'a name')."
