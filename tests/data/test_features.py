@@ -283,3 +283,31 @@ def test_labels_that_are_no_numbers_are_refused(tmp_path):
         file["labels"] = [[b"cat"], [b"dog"]]
     with pytest.raises(DataError, match=r"named\.h5: `labels` is of .*; expected numbers"):
         FeatureSet(tmp_path / "named.h5")
+
+
+@pytest.mark.parametrize("sampled", [8 << 20, 8000])
+def test_a_fingerprint_is_of_the_contents(random_features, tmp_path, monkeypatch, sampled):
+    monkeypatch.setattr("vidhash_lab.data.features.SAMPLED_BYTES", sampled)
+    path = random_features()
+    ours = FeatureSet(path).fingerprint()
+    assert len(ours) == 16 and int(ours, 16)
+    moved = random_features("moved.h5", chunks=(5, 3, 12), compression="gzip")
+    parts = [random_features(f"{n}.h5", (32, 10, 12)) for n in range(2)]
+    for n, part in enumerate(parts):
+        edit(part, feats=read(path)[32 * n : 32 * (n + 1)].numpy(), labels=None)
+    assert ours == FeatureSet(moved).fingerprint() == FeatureSet(parts).fingerprint()
+    assert ours == FeatureSet(path, in_memory=True).fingerprint()
+    others = [random_features("other.h5", seed=1), random_features("half.h5", dtype="float16")]
+    others.append(random_features("fewer.h5", (63, 10, 12)))
+    views = edit(tmp_path / "v.h5", views=read(path)[:, None].numpy())
+    others = [FeatureSet(other).fingerprint() for other in others]
+    others.append(FeatureSet(path, views=views).fingerprint())
+    assert len({ours, *others}) == 5
+
+
+def test_a_fingerprint_of_a_data_set_sees_its_labels(random_features):
+    path = random_features()
+    ours, features = open_dataset(path).fingerprint(), FeatureSet(path).fingerprint()
+    edit(path, labels=np.eye(64, dtype=bool))
+    assert open_dataset(path).fingerprint() != ours and len(ours) == 16
+    assert FeatureSet(path).fingerprint() == features

@@ -9,6 +9,8 @@ unless `in_memory=True` asks for it: training on 168 GB needs the memory of a fe
 N videos in a set, T frames per video, D feature width, B videos in a batch, C categories, V views.
 """
 
+import hashlib
+import math
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -23,6 +25,8 @@ from tqdm.auto import tqdm
 
 from vidhash_lab.data.files import DataError, has_key, refusing_damage
 from vidhash_lab.data.rows import Paths, Rows
+
+SAMPLED_VIDEOS, SAMPLED_BYTES = 1024, 8 << 20  # at most, of features and of views: a fingerprint
 
 
 class FeatureSet:
@@ -111,6 +115,26 @@ class FeatureSet:
         """Yield (indices, frames) over the whole set in order, read one batch ahead."""
         blocks = torch.arange(len(self)).split(batch_size)
         return prefetch((indices, self.rows(indices)) for indices in blocks)
+
+    def fingerprint(self) -> str:
+        """Tell these features and views from any others -> 16 hex digits, also of 168 GB at once.
+
+        Of counts, shapes, types and a frame or a view of videos spread over all: equal for files
+        that were moved, copied or compressed, another after any other extraction.
+        """
+        digest = hashlib.sha256()
+        for rows in (self.features, self.views):
+            if rows is None:
+                continue
+            digest.update(f"{rows.key} {rows.shape} {rows.dtype}".encode())
+            size = math.prod(rows.shape) * rows.dtype.itemsize
+            sampled = SAMPLED_BYTES * len(rows) * rows.shape[1] // size  # frames, or views
+            count = min(len(rows), SAMPLED_VIDEOS, max(1, sampled))
+            indices = np.linspace(0, len(rows) - 1, count).astype(int)
+            columns = np.arange(count) % rows.shape[1]
+            read = rows[:] if size <= SAMPLED_BYTES else rows[indices, columns]
+            digest.update(read.tobytes())
+        return digest.hexdigest()[:16]
 
     def validate(self) -> None:
         """Read everything once: non-finite values are a `DataError`, all-zero videos a warning."""
@@ -258,6 +282,17 @@ class VideoDataset:
     def self_query(self) -> bool:
         """Whether the query set is the database, so that every query finds itself."""
         return self.query is self.database
+
+    def fingerprint(self) -> str:
+        """Tell this data set from any other: features, views and labels of all sets -> 16 digits.
+
+        Training on it needs only that of `train`; its figures depend on all of this.
+        """
+        digest = hashlib.sha256()
+        for part in (self.train, self.database, self.query):
+            labels = b"" if part.labels is None else np.packbits(part.labels).tobytes()
+            digest.update(part.fingerprint().encode() + labels)
+        return digest.hexdigest()[:16]
 
     def validate(self) -> None:
         """Read every set once; see `FeatureSet.validate`."""
