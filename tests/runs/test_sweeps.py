@@ -184,7 +184,7 @@ def test_a_full_disk_is_a_row(notebook, tmp_path, quick_runs, monkeypatch):
 def test_a_run_that_leaves_nothing_has_failed(notebook, tmp_path, monkeypatch):
     monkeypatch.setattr(sweeps, "run_notebook", lambda *args, **options: None)
     table = sweep(notebook, {"number": [2]}, tmp_path / "runs")
-    assert table["status"][0] == "failed" and "no finished run" in table["error"][0]
+    assert table["status"][0] == "failed" and "metrics.json" in table["error"][0]
 
 
 def test_two_sweeps_of_one_folder_share_their_runs(notebook, tmp_path, monkeypatch):

@@ -84,10 +84,10 @@ def write_run(folder: Path, run: dict) -> None:
 def read_run(folder: str | Path) -> dict:
     """Read the `metrics.json` of a run and check it, and the arrays beside it -> dict.
 
-    Raises DataError where one of them is missing, damaged or changed since the run.
+    Raises FileNotFoundError where one of them is missing, DataError where it was changed since.
     """
     path = Path(folder) / "metrics.json"
-    with refusing_damage(path, "no finished run"):
+    with refusing_damage(path, "not the metrics of a run"):
         run = json.loads(path.read_text())
         intact = _hash({key: run[key] for key in run if key != "checksum"}) == run["checksum"]
         for name, expected in run["arrays"].items():

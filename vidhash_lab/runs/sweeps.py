@@ -186,10 +186,9 @@ def _digest(text, root):
         return None
     with contextlib.suppress(Exception):
         data = open_dataset(text, root)
-        sets = dict.fromkeys((data.train, data.database, data.query))
-        return [
-            [s.fingerprint(), _labels_hash(s.labels), _labels_hash(s.fine_labels)] for s in sets
-        ]
+        fine = (part.fine_labels for part in (data.train, data.database, data.query))
+        hashes = [hashlib.sha256(b"" if f is None else f.tobytes()).hexdigest() for f in fine]
+        return [data.fingerprint(), *hashes]
     path = re.sub(r"(?<=\.py):\w+$", "", text)
     if os.path.isfile(path):
         return _sample_hash(path)
@@ -197,10 +196,6 @@ def _digest(text, root):
         files = [(str(p), p.stat()) for p in sorted(Path(path).rglob("*")) if p.is_file()]
         return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
     return None
-
-
-def _labels_hash(labels):
-    return None if labels is None else hashlib.sha256(labels.tobytes()).hexdigest()
 
 
 def _sample_hash(path):
@@ -249,7 +244,7 @@ def _row(point, folder, status, problem=None):
     try:
         run = read_run(folder)
         row = {"status": status}
-    except DataError as error:
+    except (DataError, OSError) as error:
         problem, run = problem or error, {"metrics": {}}
         name, text = getattr(problem, "ename", type(problem).__name__), str(problem)
         row = {"status": "failed", "error": f"{name}: {getattr(problem, 'evalue', text)}"}
@@ -257,7 +252,7 @@ def _row(point, folder, status, problem=None):
 
 
 def _is_finished(folder):
-    with contextlib.suppress(DataError):
+    with contextlib.suppress(DataError, FileNotFoundError):
         return bool(read_run(folder))
     return False
 
