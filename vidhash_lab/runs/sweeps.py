@@ -103,7 +103,8 @@ def sweep(
                 if not lost:
                     raise
                 for number in lost:
-                    rows[number] = _row(points[number], folders[number], "done", error)
+                    with FileLock(folders[number] / ".lock"):  # wait for one that still runs
+                        rows[number] = _row(points[number], folders[number], "done", error)
                     bar.update()
     return pd.DataFrame([rows[number] for number in range(len(points))])
 
@@ -135,7 +136,9 @@ def find_method(name: str) -> type[VideoHasher]:
 def failures_in_red(table: "pd.DataFrame") -> "Styler":
     """Style a table of `sweep` for a notebook: runs that failed are red, all text is escaped."""
     colours = {"failed": "background-color: #F6D5C6; color: #8A2E00"}
-    style = table.style.format(escape="html").format_index(escape="html", axis=1)
+    style = table.style.format(escape="html")
+    for axis in (0, 1):
+        style = style.format_index(escape="html", axis=axis)
     return style.apply(lambda row: [colours.get(row["status"], "")] * len(row), axis=1)
 
 
@@ -190,11 +193,12 @@ def _digest(text, root):
         hashes = [hashlib.sha256(b"" if f is None else f.tobytes()).hexdigest() for f in fine]
         return [data.fingerprint(), *hashes]
     path = re.sub(r"(?<=\.py):\w+$", "", text)
-    if os.path.isfile(path):
-        return _sample_hash(path)
-    if os.path.isdir(path):
-        files = [(str(p), p.stat()) for p in sorted(Path(path).rglob("*")) if p.is_file()]
-        return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
+    with contextlib.suppress(OSError):
+        if os.path.isfile(path):
+            return _sample_hash(path)
+        if os.path.isdir(path):
+            files = [(str(p), p.stat()) for p in sorted(Path(path).rglob("*")) if p.is_file()]
+            return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
     return None
 
 
@@ -210,9 +214,9 @@ def _sample_hash(path):
 
 
 def _package_hash():
-    """Hash the code of vidhash_lab."""
+    """Hash the code of vidhash_lab, and the weights that its own data set is made with."""
     found = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.safetensors")]):
         found.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes())
     return found.hexdigest()
 
