@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from vidhash_lab import CHAIN, encode, evaluate, fit, open_dataset
+from vidhash_lab import CHAIN, encode, fit, open_dataset, score
 
 RECIPE = {"batch_size": 128, "learning_rate": 3e-3, "schedule": "one-cycle"}
 TASKS = {
@@ -23,15 +23,14 @@ def main():
     """Print one line a set of tasks."""
     epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     data = open_dataset("digit-stories", num_views=4)
-    labels = (data.query.labels, data.database.labels)
-    stories = (data.query.fine_labels, data.database.fine_labels)
     for name, changes in TASKS.items():
         scores, seconds = [], []
         for seed in range(3):
             model = CHAIN.for_dataset(data, seed=seed, hidden_dim=128, **changes)
             history = fit(model, data.train, epochs=epochs, **RECIPE, seed=seed)
             codes = encode(model, data.query), encode(model, data.database)
-            scores.append([evaluate(*codes, *each).map_at[20] for each in (labels, stories)])
+            kinds = ("labels", "fine_labels")
+            scores.append([score(codes, data, labels=kind).map_at[20] for kind in kinds])
             seconds.append(sum(history.column("seconds")))
         mean, spread = np.mean(scores, axis=0), np.std(scores, axis=0, ddof=1)
         print(

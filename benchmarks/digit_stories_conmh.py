@@ -5,29 +5,23 @@
 
 import numpy as np
 
-from vidhash_lab import ConMH, encode, evaluate, fit, open_dataset
-from vidhash_lab.models.baselines import ITQ
+from vidhash_lab import ITQ, ConMH, fit, open_dataset, score
 
 SIZES = {"hidden_dim": 128, "depth": 2, "heads": 4, "decoder_dim": 96}
 RECIPE = {"epochs": 15, "batch_size": 128, "learning_rate": 3e-3, "schedule": "one-cycle"}
 
 
-def score(model, data):
-    """mAP@20 on categories."""
-    codes = encode(model, data.query), encode(model, data.database)
-    return evaluate(*codes, data.query.labels, data.database.labels).map_at[20]
-
-
 def main():
     """Print one line a ratio."""
     data = open_dataset("digit-stories")
-    print(f"ITQ on mean features: {score(ITQ.for_dataset(data).prepare(data.train), data):.3f}")
+    itq = score(ITQ.for_dataset(data).prepare(data.train), data)
+    print(f"ITQ on mean features: {itq.map_at[20]:.3f}")
     for ratio in (0.25, 0.5, 0.75, 0.9):
         scores, seconds = [], []
         for seed in range(3):
             model = ConMH.for_dataset(data, seed=seed, mask_ratio=ratio, **SIZES)
             history = fit(model, data.train, **RECIPE, seed=seed)
-            scores.append(score(model, data))
+            scores.append(score(model, data).map_at[20])
             seconds.append(sum(history.column("seconds")))
         print(
             f"ConMH, mask ratio {ratio}: {np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f} "

@@ -25,7 +25,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -35,10 +34,11 @@ from tqdm.auto import tqdm
 
 from vidhash_lab.data.catalog import cache_folder
 from vidhash_lab.data.features import FeatureSet
-from vidhash_lab.data.files import DataError, written_whole
+from vidhash_lab.data.files import DataError, refusing_damage, written_whole
 
 NEAREST = 5  # anchors that are kept of each video, nearest first
 OTHER, SIMILAR, MIDDLE = 0, 1, 2  # tags of a pair of videos
+UNSEEN = NEAREST + 1  # beyond every level
 ROUNDS = 20  # of k-means at most; the released script stops after 17
 
 
@@ -102,12 +102,13 @@ class NeighbourGraph:
         self.nearest = np.ascontiguousarray(nearest, np.int32)
         anchors = self.nearest.ravel()
         order = np.argsort(anchors, kind="stable").astype(np.int32)
-        self._members, self._ranks = np.divmod(order, NEAREST)  # of each anchor, one after another
-        self._starts = np.searchsorted(anchors[order], np.arange(num_anchors + 1))
-        drawn = self.dissimilar(torch.arange(len(self)), torch.Generator())
-        if (drawn < 0).any():
+        members, ranks = np.divmod(order, NEAREST)  # of each anchor, one after another
+        starts = np.searchsorted(anchors[order], np.arange(num_anchors + 1))
+        self._lists = self.nearest, starts, members, ranks
+        without = self.dissimilar(torch.arange(len(self)), torch.Generator()) == len(self)
+        if without.any():
             raise DataError(
-                f"video {int((drawn < 0).nonzero()[0])} is similar to all {len(self)} videos: with "
+                f"video {int(without.nonzero()[0])} is similar to all {len(self)} videos: with "
                 f"{num_anchors} anchors, all share one with it. Use more anchors, or leave out "
                 "videos that are identical."
             )
@@ -117,7 +118,7 @@ class NeighbourGraph:
 
     def tags(self, videos: np.ndarray) -> np.ndarray:
         """Tag videos (B,) with all N -> (B, N) uint8: OTHER, SIMILAR or MIDDLE."""
-        return _tags(np.atleast_1d(np.asarray(videos)), *self._lists)
+        return _tags(np.atleast_1d(videos), *self._lists)
 
     def are_similar(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Compare videos (B,) with videos (B,), pair by pair -> (B,) bool."""
@@ -145,10 +146,6 @@ class NeighbourGraph:
             again = self.are_similar(drawn, unlike)
             drawn[again] = self._draw(videos[again], generator, MIDDLE)
         return drawn
-
-    @property
-    def _lists(self):
-        return self.nearest, self._starts, self._members, self._ranks
 
     def _draw(self, videos, generator, tag):
         uniform = torch.rand(len(videos), generator=generator, dtype=torch.float64).numpy()
@@ -195,24 +192,22 @@ def find_structures(
     folder = (beside if os.access(beside, os.W_OK) else cache_folder()) / "structures"
     path = folder / f"{train.paths[0].stem}-{key}.h5"
     if path.is_file():
-        return _read(path)
+        with (
+            refusing_damage(path, "not structures of this kit (delete it)"),
+            h5py.File(path) as file,
+        ):
+            seconds = float(file.attrs.get("seconds", 0))  # older files do not have it
+            return Structures(file["anchors"][:], file["nearest"][:], seconds)
+    import faiss  # imported where it is used: it takes a while
+
     started = time.perf_counter()
     found = (points or video_means)(train)
     anchors = find_anchors(found, num_anchors, seed)
-    structures = Structures(anchors, _search(found, anchors, NEAREST)[1].astype(np.int32))
+    structures = Structures(anchors, faiss.knn(found, anchors, NEAREST)[1].astype(np.int32))
     with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
         file["anchors"], file["nearest"] = structures.anchors, structures.nearest
         file.attrs["seconds"] = time.perf_counter() - started
     return structures
-
-
-def _read(path: Path) -> Structures:
-    try:
-        with h5py.File(path) as file:
-            seconds = float(file.attrs.get("seconds", 0))  # older files do not have it
-            return Structures(file["anchors"][:], file["nearest"][:], seconds)
-    except (OSError, KeyError) as error:
-        raise DataError(f"{path}: not structures of this kit ({error}); delete it.") from error
 
 
 def video_means(train: FeatureSet) -> np.ndarray:
@@ -255,8 +250,10 @@ def find_anchors(points: np.ndarray, num_anchors: int, seed: int = 0) -> np.ndar
 
 def _fill_empty(points, anchors):
     """Move anchors that are nearest to no point to the points that lie farthest from theirs."""
+    import faiss
+
     for _ in range(ROUNDS):
-        distances, nearest = _search(points, anchors, 1)
+        distances, nearest = faiss.knn(points, anchors, 1)
         empty = np.flatnonzero(np.bincount(nearest[:, 0], minlength=len(anchors)) == 0)
         if not len(empty):
             return anchors
@@ -268,13 +265,6 @@ def _fill_empty(points, anchors):
     )
 
 
-def _search(points, anchors, k):
-    """Find the `k` nearest anchors of points -> squared distances and indices (N, k)."""
-    import faiss
-
-    return faiss.knn(points, anchors, k)
-
-
 @njit(nogil=True, cache=True)
 def _candidates(video, depth, nearest, starts, members, ranks, levels, touched):
     """Set `levels` of the videos that are at most at level `depth`, list them -> their number."""
@@ -283,12 +273,9 @@ def _candidates(video, depth, nearest, starts, members, ranks, levels, touched):
         anchor = nearest[video, rank]
         for place in range(starts[anchor], starts[anchor + 1]):
             other, level = members[place], max(rank, ranks[place]) + 1
-            if level > depth:
-                continue
-            if levels[other] == 0:
-                touched[count], count = other, count + 1
-                levels[other] = level
-            elif level < levels[other]:
+            if level <= depth and level < levels[other]:
+                if levels[other] == UNSEEN:
+                    touched[count], count = other, count + 1
                 levels[other] = level
     return count
 
@@ -296,22 +283,25 @@ def _candidates(video, depth, nearest, starts, members, ranks, levels, touched):
 @njit(nogil=True, cache=True)
 def _tags(videos, nearest, starts, members, ranks):
     out = np.zeros((len(videos), len(nearest)), np.uint8)
-    levels = np.zeros(len(nearest), np.uint8)
+    levels = np.full(len(nearest), UNSEEN, np.uint8)
     touched = np.empty(len(nearest), np.int64)
     for row, video in enumerate(videos):
         count = _candidates(video, NEAREST, nearest, starts, members, ranks, levels, touched)
         for other in touched[:count]:
             level = levels[other]
             out[row, other] = SIMILAR if level <= 3 else MIDDLE if level == 5 else OTHER
-            levels[other] = 0
+            levels[other] = UNSEEN
     return out
 
 
 @njit(nogil=True, cache=True)
 def _draw(videos, uniform, tag, nearest, starts, members, ranks):
-    """Draw uniformly among the videos of `tag`, or else among all that are not similar."""
+    """Draw uniformly among the videos of `tag`, or else among all that are not similar -> (B,).
+
+    N, one past the last video, stands where all videos are similar.
+    """
     out = np.empty(len(videos), np.int64)
-    levels = np.zeros(len(nearest), np.uint8)
+    levels = np.full(len(nearest), UNSEEN, np.uint8)
     touched = np.empty(len(nearest), np.int64)
     depth = 3 if tag == SIMILAR else NEAREST
     for row, video in enumerate(videos):
@@ -320,22 +310,15 @@ def _draw(videos, uniform, tag, nearest, starts, members, ranks):
         for other in touched[:count]:
             touched[choices] = other
             choices += tag == SIMILAR or levels[other] == 5
-            levels[other] = 0
+            levels[other] = UNSEEN
         if choices:
             out[row] = touched[int(uniform[row] * choices)]
         else:
             count = _candidates(video, 3, nearest, starts, members, ranks, levels, touched)
-            levels[touched[:count]] = 0
-            out[row] = _draw_outside(np.sort(touched[:count]), uniform[row], len(nearest))
+            similar = np.sort(touched[:count])
+            levels[similar] = UNSEEN
+            drawn = int(uniform[row] * (len(nearest) - count))  # counted without the similar ones
+            for other in similar:
+                drawn += other <= drawn
+            out[row] = drawn
     return out
-
-
-@njit(nogil=True, cache=True)
-def _draw_outside(similar, uniform, videos):
-    """Draw uniformly among the videos that are not in the sorted list `similar`; -1 if none is."""
-    if len(similar) == videos:
-        return -1
-    drawn = int(uniform * (videos - len(similar)))  # counted without the similar ones
-    for video in similar:
-        drawn += video <= drawn
-    return drawn

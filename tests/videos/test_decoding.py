@@ -58,6 +58,15 @@ def test_most_codecs_are_not_decoded_whole(tmp_path, monkeypatch):
         assert len(read_clip(tmp_path / name, 3, SMALL).frames) == 3
 
 
+def test_a_seek_that_goes_too_far_is_not_trusted(tmp_path):
+    path = tmp_path / "a.webm"
+    write_video(path, numbered(100), 25, **CODECS["vp9.webm"])
+    data = path.read_bytes().replace(b"\x81\x03\xc0\x80", b"\x81\x43\xc0\x80")  # 960 -> 17344 ms
+    path.write_bytes(data[: data.rindex(b"\x81\x07\x80\x80")])  # up to 1920 ms: the index is lost
+    found, truth = (read_clip(path, 7, SMALL, seek=seek) for seek in (True, False))
+    assert np.array_equal(found.frames, truth.frames)
+
+
 def test_frames_are_those_on_screen_when_rates_vary(tmp_path):
     path = tmp_path / "variable.mp4"
     # Eight frames in the first second, one that stands for three, eight in the last second.

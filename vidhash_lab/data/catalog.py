@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from vidhash_lab.data.features import FeatureSet, VideoDataset
-from vidhash_lab.data.files import DataError
+from vidhash_lab.data.files import DataError, PathLike
 from vidhash_lab.data.released.sets import PUBLISHED_SETS, open_published
 from vidhash_lab.data.stories import digit_stories
 from vidhash_lab.data.stories.views import open_or_build_views
@@ -19,13 +19,12 @@ OWN_FILES = ("train.h5", "database.h5", "query.h5")
 
 def cache_folder() -> Path:
     """Return the folder for built data sets: VIDHASH_LAB_CACHE, else in the user's cache."""
-    named = os.environ.get("VIDHASH_LAB_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return Path(named) if named else base / "vidhash-lab"
+    return Path(os.environ.get("VIDHASH_LAB_CACHE") or base / "vidhash-lab")
 
 
 def open_digit_stories(
-    root: str | Path | None, in_memory: bool = False, num_views: int = 0, **sizes
+    root: PathLike | None, in_memory: bool = False, num_views: int = 0, **sizes
 ) -> VideoDataset:
     """Open the built-in data set, building it first (about 20 s, 200 MB) where it is not cached.
 
@@ -42,7 +41,7 @@ def open_digit_stories(
     return _open_folder("digit-stories", folder, in_memory, views)
 
 
-def open_digit_stories_mini(root: str | Path | None, **options) -> VideoDataset:
+def open_digit_stories_mini(root: PathLike | None, **options) -> VideoDataset:
     """Open a small edition of the digit stories, for tests and first tries: 2 s to build."""
     sizes = {"train": 600, "database": 300, "query": 60}
     return replace(open_digit_stories(root, **sizes | options), name="digit-stories-mini")
@@ -54,9 +53,7 @@ CATALOG = {
 } | {name: partial(open_published, name) for name in PUBLISHED_SETS}
 
 
-def open_dataset(
-    name_or_path: str | Path, root: str | Path | None = None, **options
-) -> VideoDataset:
+def open_dataset(name_or_path: PathLike, root: PathLike | None = None, **options) -> VideoDataset:
     """Open a data set by its name in `CATALOG`, or one's own HDF5 file or folder.
 
     A folder holds `train.h5`, `database.h5` and `query.h5`. A single file is all three at once:

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -23,10 +22,7 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from vidhash_lab.data.files import DataError, has_key, refusing_damage
-from vidhash_lab.data.rows import Rows
-
-FLOATS = (np.dtype("float16"), np.dtype("float32"))
-Paths = str | Path | Iterable[str | Path]
+from vidhash_lab.data.rows import Paths, Rows
 
 
 class FeatureSet:
@@ -49,13 +45,13 @@ class FeatureSet:
         views: Paths | None = None,
         in_memory: bool = False,
     ):
-        self.features = _float_rows(paths, "feats", 3, in_memory)
+        self.features = Rows(paths, "feats", in_memory)
         self.paths = self.features.paths
         with refusing_damage(self.paths[0]), h5py.File(self.paths[0]) as file:
             self.attributes = dict(file.attrs)
         self.labels = self._labels("labels", labels)
         self.fine_labels = self._labels("fine_labels")
-        self.thumbnails = self._rows_if_there("thumbnails", rank=(4, 5))
+        self.thumbnails = self._own_rows("thumbnails")
         self.views = self._open_views(views, in_memory)
 
     def __len__(self):
@@ -84,13 +80,11 @@ class FeatureSet:
         """Names of the videos, (N,) text, or None where a file has none."""
         if not all(has_key(path, "video_ids") for path in self.paths):
             return None
-        rows = self._rows_if_there("video_ids", rank=1)
-        return np.array([name.decode() for name in rows[:]])
+        return np.array([name.decode() for name in self._own_rows("video_ids")[:]])
 
     def rows(self, indices: ArrayLike) -> torch.Tensor:
         """Read videos (B,) -> (B, T, D) float32. NaN or infinite values are a `DataError`."""
-        indices = np.atleast_1d(np.asarray(indices))
-        return _finite(self.features, indices, self.features[indices])
+        return _finite(self.features, np.atleast_1d(indices))
 
     def view_rows(self, indices: ArrayLike, view: ArrayLike) -> torch.Tensor:
         """Read one view of each video: (B,) videos, (B,) numbers 0 … V-1 -> (B, T, D) float32.
@@ -100,8 +94,7 @@ class FeatureSet:
         """
         if self.views is None:
             raise DataError(f"{self.paths[0]}: has no `views`; `num_views` tells whether it has.")
-        indices, view = np.broadcast_arrays(np.atleast_1d(indices), view)
-        return _finite(self.views, indices, self.views[indices, view])
+        return _finite(self.views, *np.broadcast_arrays(np.atleast_1d(indices), view))
 
     def pictures(self, indices: ArrayLike) -> np.ndarray:
         """Draw videos (B,) -> (B, T, h, w[, 3]) uint8: their thumbnails, where there are any.
@@ -121,14 +114,22 @@ class FeatureSet:
 
     def validate(self) -> None:
         """Read everything once: non-finite values are a `DataError`, all-zero videos a warning."""
-        _validate(self.features)
-        for view in range(self.num_views):
-            _validate(self.views, view)
+        for view in [None, *range(self.num_views)]:
+            rows = self.features if view is None else self.views
+            bad, zeros = odd_videos(rows, view)
+            if len(bad):
+                _refuse(rows, bad)
+            if len(zeros):
+                warnings.warn(
+                    f"{len(zeros)} of {len(rows)} videos are all zero in `{rows.key}`, first "
+                    f"{rows.where(zeros[0])}: were their frames read?",
+                    stacklevel=2,
+                )
 
     def _open_views(self, paths, in_memory):
-        if paths is None and self._rows_if_there("views", rank=4) is None:
+        views = Rows(paths, "views", in_memory) if paths else self._own_rows("views", in_memory)
+        if views is None:
             return None
-        views = _float_rows(self.paths if paths is None else paths, "views", 4, in_memory)
         N, _, T, D = views.shape
         if (N, T, D) != self.features.shape:
             raise DataError(
@@ -138,23 +139,26 @@ class FeatureSet:
             )
         return views
 
-    def _rows_if_there(self, key, rank):
+    def _own_rows(self, key, in_memory=False):
+        """Open a key of the files themselves, which must have it all or none, row by row."""
         there = [path for path in self.paths if has_key(path, key)]
-        if there and there != self.paths:
-            missing = next(path for path in self.paths if path not in there)
-            raise DataError(f"{missing}: has no `{key}`, but {there[0]} has. Add it, or remove it.")
-        rows = Rows(self.paths, key, rank) if there else None
-        if rows is not None and not np.array_equal(rows.starts, self.features.starts):
-            part = int(np.flatnonzero(rows.starts != self.features.starts)[0]) - 1
-            raise DataError(
-                f"{self.paths[part]}: `{key}` has {np.diff(rows.starts)[part]} rows, `feats` has "
-                f"{np.diff(self.features.starts)[part]}. Each video needs one row in both."
-            )
+        if not there:
+            return None
+        if missing := [path for path in self.paths if path not in there]:
+            found = f"has no `{key}`, but {there[0]} has"
+            raise DataError(f"{missing[0]}: {found}. Add it, or remove it.")
+        rows = Rows(self.paths, key, in_memory)
+        for path, count, videos in zip(self.paths, rows.counts, self.features.counts):
+            if count != videos:
+                raise DataError(
+                    f"{path}: `{key}` has {count} rows, `feats` has {videos}. Each video needs one "
+                    "row in both."
+                )
         return rows
 
     def _labels(self, key, given=None):
         """Return the labels given, else those of the files -> (N, C) bool; None without any."""
-        rows = self._rows_if_there(key, rank=2) if given is None else given
+        rows = self._own_rows(key) if given is None else given
         if rows is None:
             return None
         labels = np.asarray(rows[:])
@@ -180,20 +184,9 @@ def prefetch(iterable: Iterable, depth: int = 2) -> Iterator:
             yield item
 
 
-def _float_rows(paths, key, rank, in_memory):
-    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    rows = Rows(paths, key, rank, in_memory)
-    if rows.dtype not in FLOATS:
-        raise DataError(
-            f"{rows.paths[0]}: `{key}` is {rows.dtype}; features are float16 or float32. Convert "
-            f"them, for example with {key}.astype('float32')."
-        )
-    return rows
-
-
-def _finite(rows, indices, read):
-    """Return what was read of these rows as a float32 tensor, or raise if it is not finite."""
-    frames = torch.from_numpy(read).float()
+def _finite(rows, indices, *view):
+    """Read rows, or one view of each, as a float32 tensor, or raise if they are not finite."""
+    frames = torch.from_numpy(rows[indices, *view]).float()
     if not np.isfinite(frames.numpy().sum()):  # one cheap pass; look closer only where it fails
         bad = ~torch.isfinite(frames).flatten(1).all(1)
         if bad.any():
@@ -216,18 +209,6 @@ def odd_videos(
         bad.append(indices[~torch.isfinite(frames).all(1).numpy()])
         zeros.append(indices[(frames == 0).all(1).numpy()])
     return np.concatenate(bad), np.concatenate(zeros)
-
-
-def _validate(rows, view=None):
-    bad, zeros = odd_videos(rows, view)
-    if len(bad):
-        _refuse(rows, bad)
-    if len(zeros):
-        warnings.warn(
-            f"{len(zeros)} of {len(rows)} videos are all zero in `{rows.key}`, first "
-            f"{rows.where(zeros[0])}: were their frames read?",
-            stacklevel=3,
-        )
 
 
 def _refuse(rows, bad):
@@ -280,5 +261,5 @@ class VideoDataset:
 
     def validate(self) -> None:
         """Read every set once; see `FeatureSet.validate`."""
-        for feature_set in {id(s): s for s in (self.train, self.database, self.query)}.values():
+        for feature_set in dict.fromkeys((self.train, self.database, self.query)):
             feature_set.validate()

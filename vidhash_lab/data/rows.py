@@ -2,6 +2,7 @@
 
 Rows of a contiguous, uncompressed data set are copied out of a memory map; those of a chunked or
 compressed one come through sorted block reads, so that no block is decompressed twice a batch.
+Either reader takes a tuple: rows (B,), or rows (B,) and the columns (B,) of them -> (B, ...).
 """
 
 import math
@@ -12,29 +13,30 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from vidhash_lab.data.files import DataError, refusing_damage
+from vidhash_lab.data.files import DataError, PathLike, refusing_damage
 
 RELEASE_BYTES = 16 << 20  # copied out of a map before its pages are given back
 BLOCK_BYTES = 8 << 20  # read at once of a chunked or compressed file
 MOST_COMPRESSED = 4096  # times: no compression makes features smaller by so much
-SHAPES = {"feats": "(N, T, D)", "views": "(N, V, T, D)", "thumbnails": "(N, T, h, w)"}
+SHAPES = {  # of each key: how many axes its array may have, and which they are
+    "feats": ((3,), "(N, T, D)"),
+    "views": ((4,), "(N, V, T, D)"),
+    "thumbnails": ((4, 5), "(N, T, h, w) or (N, T, h, w, 3)"),
+    "labels": ((2,), "(N, C)"),
+    "fine_labels": ((2,), "(N, C)"),
+    "video_ids": ((1,), "(N,)"),
+}
+Paths = PathLike | Iterable[PathLike]
 
 
-class MappedRows:
-    """Rows of a contiguous, uncompressed HDF5 data set, copied out of a memory map."""
+def mapped_rows(path, dataset):
+    """Read rows of a contiguous, uncompressed HDF5 data set: copies out of a memory map."""
+    mapped = np.memmap(path, dataset.dtype, "r", dataset.id.get_offset(), dataset.shape)
+    array = np.asarray(mapped)
 
-    def __init__(self, path, dataset):
-        with open(path, "rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        offset, count = dataset.id.get_offset(), int(np.prod(dataset.shape))
-        flat = np.frombuffer(self._map, dataset.dtype, count, offset)
-        self._rows = flat.reshape(dataset.shape)
-
-    def read(self, index):
-        """Copy rows (B,), or of rows (B,) the columns (B,): `index` holds both -> (B, ...)."""
-        depth = len(index)
-        source = self._rows.reshape(-1, *self._rows.shape[depth:])
-        places = np.ravel_multi_index(index, self._rows.shape[:depth])
+    def read(index):
+        source = array.reshape(-1, *array.shape[len(index) :])
+        places = np.ravel_multi_index(index, array.shape[: len(index)])
         out = np.empty((len(places), *source.shape[1:]), source.dtype)
         step = max(1, RELEASE_BYTES // max(1, source[0].nbytes))
         for start in range(0, len(places), step):
@@ -44,47 +46,47 @@ class MappedRows:
             if hasattr(mmap, "MADV_DONTNEED"):
                 # Pages stay in the system's cache, but count no longer as this process's memory.
                 # Around a row the system maps far more than is read, so this cannot wait.
-                self._map.madvise(mmap.MADV_DONTNEED)
+                mapped.base.madvise(mmap.MADV_DONTNEED)
         return out
 
+    return read
 
-class BlockRows:
-    """Rows of a chunked or compressed HDF5 data set: each touched block is read once, in order."""
 
-    def __init__(self, path, dataset):
-        self._path, self._dataset = path, dataset  # the data set keeps its file open
-        chunk, columns, *_ = dataset.chunks or (1, 1)
-        row_bytes = max(1, dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
-        self._block = chunk * max(1, BLOCK_BYTES // (row_bytes * chunk)), columns
+def block_rows(path, dataset):
+    """Read rows of a chunked or compressed HDF5 data set: each touched block once, in order."""
+    chunk, columns, *_ = dataset.chunks or (1, 1)
+    row_bytes = max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:]))
+    sizes = chunk * max(1, BLOCK_BYTES // (row_bytes * chunk)), columns
 
-    def read(self, index):
-        """Copy rows (B,), or of rows (B,) the columns (B,): `index` holds both -> (B, ...)."""
-        blocks = np.stack([wanted // size for wanted, size in zip(index, self._block)])
+    def read(index):
+        blocks = np.stack([wanted // size for wanted, size in zip(index, sizes)])
         order = np.lexsort(blocks[::-1])
         cuts = np.flatnonzero(np.diff(blocks[:, order]).any(0)) + 1
-        out = np.empty((len(order), *self._dataset.shape[len(index) :]), self._dataset.dtype)
-        for places in np.split(order, cuts):
-            if len(places):
-                inside = [wanted[places] for wanted in index]
-                bounds = tuple(slice(i.min(), i.max() + 1) for i in inside)
-                what = f"`{self._dataset.name[1:]}`, row {bounds[0].start} and after it"
-                with refusing_damage(self._path, what):
-                    block = self._dataset[bounds]
-                out[places] = block[tuple(i - i.min() for i in inside)]
+        out = np.empty((len(order), *dataset.shape[len(index) :]), dataset.dtype)
+        for places in np.split(order, cuts) if len(order) else []:
+            inside = [wanted[places] for wanted in index]
+            bounds = tuple(slice(i.min(), i.max() + 1) for i in inside)
+            what = f"`{dataset.name[1:]}`, row {bounds[0].start} and after it"
+            with refusing_damage(path, what):
+                block = dataset[bounds]  # the data set keeps its file open
+            out[places] = block[tuple(i - i.min() for i in inside)]
         return out
+
+    return read
 
 
 class Rows:
     """One key of several HDF5 files as a single array (N, ...) that reads only what is indexed.
 
     `rows[indices]` takes an integer, a slice or integers (B,) and gives numpy rows (B, ...);
-    `rows[indices, columns]` gives one column of each row, and reads no other chunk. `rank` is the
-    number of axes that the arrays must have, or the numbers that they may have.
+    `rows[indices, columns]` gives one column of each row, and reads no other chunk. `key` is one
+    of `SHAPES`, and files that do not fit it are a `DataError`.
     """
 
-    def __init__(self, paths: Iterable[str | Path], key: str, rank, in_memory: bool = False):
+    def __init__(self, paths: Paths, key: str, in_memory: bool = False):
+        paths = [paths] if isinstance(paths, PathLike) else paths
         self.paths, self.key = [Path(path) for path in paths], key
-        datasets = [_open(path, key, rank) for path in self.paths]
+        datasets = [_open(path, key) for path in self.paths]
         first = datasets[0]
         for path, dataset in zip(self.paths, datasets):
             if (dataset.shape[1:], dataset.dtype) != (first.shape[1:], first.dtype):
@@ -94,9 +96,10 @@ class Rows:
                     "must agree: open them as sets of their own, or convert one."
                 )
         self.dtype = first.dtype
-        self.starts = np.cumsum([0] + [len(dataset) for dataset in datasets])
-        self.shape = (int(self.starts[-1]), *first.shape[1:])
-        self._parts = [_reader(path, dataset) for path, dataset in zip(self.paths, datasets)]
+        self.counts = [len(dataset) for dataset in datasets]
+        self._starts = np.cumsum([0, *self.counts])
+        self.shape = (sum(self.counts), *first.shape[1:])
+        self._readers = [_reader(path, dataset) for path, dataset in zip(self.paths, datasets)]
         self._whole = None
         if in_memory:
             self._whole = self[:]
@@ -114,14 +117,14 @@ class Rows:
             return self[tuple(wanted[None] for wanted in index)][0]
         if self._whole is not None:
             return self._whole[index]
-        if len(self._parts) == 1:
-            return self._parts[0].read(index)
+        if len(self._readers) == 1:
+            return self._readers[0](index)
         out = np.empty((len(index[0]), *self.shape[len(index) :]), self.dtype)
-        part_of = np.searchsorted(self.starts, index[0], side="right") - 1
+        part_of = np.searchsorted(self._starts, index[0], side="right") - 1
         for part in np.unique(part_of):
             places = np.flatnonzero(part_of == part)
             rows, *columns = (wanted[places] for wanted in index)
-            out[places] = self._parts[part].read((rows - self.starts[part], *columns))
+            out[places] = self._readers[part]((rows - self._starts[part], *columns))
         return out
 
     def _check(self, wanted, axis):
@@ -138,42 +141,42 @@ class Rows:
 
     def where(self, index: int) -> str:
         """Name the file and the row in it of one index, for messages."""
-        part = int(np.searchsorted(self.starts, index, side="right") - 1)
-        return f"{self.paths[part]}, row {index - self.starts[part]}"
+        part = int(np.searchsorted(self._starts, index, side="right") - 1)
+        return f"{self.paths[part]}, row {index - self._starts[part]}"
 
 
-def _open(path, key, rank):
+def _open(path, key):
     """Open one key of one file as an h5py data set, or say what is wrong with it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such feature file. Check the folder and the name.")
     with refusing_damage(path):
-        return _checked(path, h5py.File(path), key, rank)
-
-
-def _checked(path, file, key, rank):
-    dataset = file.get(key)
-    if not isinstance(dataset, h5py.Dataset):
-        raise DataError(
-            f"{path}: no data set `{key}`; found {sorted(file)}. Rename the key, or check that "
-            "this is a feature file."
-        )
-    ranks = (rank,) if isinstance(rank, int) else rank
-    if dataset.ndim not in ranks:
-        wanted = SHAPES.get(key, "(N, C)")
-        raise DataError(f"{path}: `{key}` has shape {dataset.shape}; expected {wanted}.")
-    if 0 in dataset.shape:
-        raise DataError(f"{path}: `{key}` has shape {dataset.shape}: nothing in it to read.")
-    # Only names may be text: strings of a damaged file can keep HDF5 reading for ever.
-    if dataset.dtype.kind not in "fiub" and key != "video_ids":
-        raise DataError(f"{path}: `{key}` is of {dataset.dtype}; expected numbers.")
-    elsewhere = dataset.is_virtual or dataset.external
-    size, there = math.prod(dataset.shape) * dataset.dtype.itemsize, path.stat().st_size
-    if not elsewhere and size > MOST_COMPRESSED * there:
-        raise DataError(
-            f"{path}: `{key}` has shape {dataset.shape}, {size / 1e9:.1f} GB, in a file of "
-            f"{there / 1e6:.1f} MB: damaged, or rows that were never written."
-        )
-    return dataset
+        file = h5py.File(path)
+        dataset, what = file.get(key), f"{path}: `{key}`"
+        if not isinstance(dataset, h5py.Dataset):
+            raise DataError(
+                f"{path}: no data set `{key}`; found {sorted(file)}. Rename the key, or check that "
+                "this is a feature file."
+            )
+        ranks, wanted = SHAPES[key]
+        if dataset.ndim not in ranks:
+            raise DataError(f"{what} has shape {dataset.shape}; expected {wanted}.")
+        if 0 in dataset.shape:
+            raise DataError(f"{what} has shape {dataset.shape}: nothing in it to read.")
+        # Only names may be text: strings of a damaged file can keep HDF5 reading for ever.
+        if dataset.dtype.kind not in "fiub" and key != "video_ids":
+            raise DataError(f"{what} is of {dataset.dtype}; expected numbers.")
+        if key in ("feats", "views") and dataset.dtype not in ("float16", "float32"):
+            raise DataError(
+                f"{what} is {dataset.dtype}; features are float16 or float32. Convert them, for "
+                f"example with {key}.astype('float32')."
+            )
+        size, there = math.prod(dataset.shape) * dataset.dtype.itemsize, path.stat().st_size
+        if size > MOST_COMPRESSED * there and not (dataset.is_virtual or dataset.external):
+            raise DataError(
+                f"{what} has shape {dataset.shape}, {size / 1e9:.1f} GB, in a file of "
+                f"{there / 1e6:.1f} MB: damaged, or rows that were never written."
+            )
+        return dataset
 
 
 def _reader(path, dataset):
@@ -185,4 +188,4 @@ def _reader(path, dataset):
                 raise DataError(f"{path}: `{dataset.name[1:]}` has an empty block: damaged.")
         plain = dataset.chunks is None and dataset.id.get_offset() is not None
         mappable = plain and not dataset.external and dataset.dtype.kind in "fiu"
-        return MappedRows(path, dataset) if mappable else BlockRows(path, dataset)
+        return (mapped_rows if mappable else block_rows)(path, dataset)

@@ -16,19 +16,3 @@ METHODS = {
     "pcah": PCAH,
     "itq": ITQ,
 }
-
-__all__ = [
-    "BTH",
-    "CHAIN",
-    "ITQ",
-    "LSH",
-    "MCMSH",
-    "METHODS",
-    "PCAH",
-    "BTHConfig",
-    "CHAINConfig",
-    "ConMH",
-    "ConMHConfig",
-    "MCMSHConfig",
-    "VideoHasher",
-]

@@ -19,11 +19,10 @@ def variants(*panels: tuple[str, Runs], note: str = "", share_x: bool = False) -
     Each shows mean, deviation and every seed; on one scale if `share_x`, else on its own.
     """
     height = 1.3 + 0.4 * len(panels[0][1])
-    figure, axes = new_panels(height, len(panels), sharex=share_x, sharey=True)
+    figure, axes = new_panels(height, len(panels), note, sharex=share_x, sharey=True)
     for axis, (xlabel, scores) in zip(axes, panels):
         _draw_variants(axis, scores, xlabel)
         axis.tick_params(labelleft=axis is axes[0])
-    figure.supxlabel(note, fontsize=9)
     return figure
 
 
@@ -35,14 +34,12 @@ def ablation(
     Two panels, since two data sets have two scales: ours with mean, deviation and every seed.
     """
     height = 1.3 + 0.4 * len(scores)
-    figure, (ours, theirs) = new_panels(height, 2, sharey=True, width_ratios=[3, 2])
+    figure, (ours, theirs) = new_panels(height, 2, note, sharey=True, width_ratios=[3, 2])
     _draw_variants(ours, scores, xlabel)
     for row, name in enumerate(scores):
-        if name in published:
-            value = published[name]
+        if (value := published.get(name)) is not None:
             theirs.plot(value, row, "D", color=ORANGE)
             theirs.annotate(f"{value:.3f}", (value, row), (7, -4), textcoords="offset points")
-    figure.supxlabel(note, fontsize=9)
     _few_ticks(theirs)
     finish(theirs, f"published: {source}")
     theirs.tick_params(labelleft=False)
@@ -51,9 +48,9 @@ def ablation(
 
 def training_curves(histories: Mapping[str, History]) -> Figure:
     """Draw every loss term by epoch; `histories` is {label: History}."""
-    first = next(iter(histories.values()))[0]
+    first, *_ = histories.values()
     no_terms = ("epoch", "seconds", "threads", "videos_per_second")
-    terms = [name for name in first if name not in no_terms]
+    terms = [name for name in first[0] if name not in no_terms]
     figure, axes = new_panels(2.8, len(terms))
     for axis, term in zip(axes, terms):
         for colour, (label, history) in zip(COLOURS, histories.items()):
@@ -99,9 +96,8 @@ def bars(
 ) -> Figure:
     """Draw {label: value} as level bars with their numbers."""
     figure, (axis,) = new_panels(0.9 + 0.42 * len(values))
-    numbers = list(values.values())
-    drawn = axis.barh(list(values), numbers, color=COLOURS[: len(values)], height=0.6)
-    texts = [f"{n:,.0f}" if n >= 100 else f"{n:.3g}" for n in numbers]
+    drawn = axis.barh(*zip(*values.items()), color=COLOURS[: len(values)], height=0.6)
+    texts = [f"{n:,.0f}" if n >= 100 else f"{n:.3g}" for n in values.values()]
     axis.bar_label(drawn, texts, padding=4)
     if logarithmic:
         axis.set_xscale("log")
@@ -133,7 +129,6 @@ def bands(rows: Mapping[str, tuple], *, xlabel: str, note: str = "") -> Figure:
 
 
 def _draw_variants(axis, scores, xlabel):
-    """Draw one row a variant: mean, deviation, and a ring for every seed."""
     for row, runs in enumerate(scores.values()):
         runs = np.asarray(runs)
         axis.errorbar(runs.mean(), row, xerr=_deviation(runs), marker="o", color=BLUE, capsize=4)

@@ -50,22 +50,18 @@ def code_maps(
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes[len(maps) :]:
         axis.set_axis_off()
-    lit = np.any(list(groups.values()), axis=0)
+    coloured = np.any(list(groups.values()), axis=0)
     for axis, (title, points) in zip(axes, maps.items()):
-        axis.scatter(*points[~lit].T, s=3, color="#C8C8C8", lw=0)
+        axis.scatter(*points[~coloured].T, s=3, color="#C8C8C8", lw=0)
         names = []
         for (name, members), colour, marker in zip(groups.items(), COLOURS, MARKERS):
-            own = points[members]
-            axis.scatter(
-                *own.T, s=13, color=colour, marker=marker, lw=0.3, edgecolors="white", label=name
-            )
+            own, look = points[members], {"color": colour, "marker": marker, "label": name}
+            axis.scatter(*own.T, s=13, lw=0.3, edgecolors="white", **look)
             if len(own):
                 names.append((name, _densest(own), colour))
         _name_groups(axis, names, np.ptp(points, axis=0))
-        note = f"\n{notes[title]}" if notes else ""
-        axis.set_title(f"{title}{note}", fontsize=11)
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set_title(f"{title}\n{notes[title]}" if notes else title, fontsize=11)
+        axis.set(xticks=[], yticks=[])
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=len(groups), frameon=False)
     return figure
@@ -120,15 +116,16 @@ def distance_histograms(
     Each kind is drawn as shares of its own pairs, so that the few are not lost among the many.
     """
     figure, axes = new_panels(3.1, len(counts), sharex=True, sharey=True)
+    looks = (
+        {"color": BLUE, "hatch": "", "label": "share a category"},
+        {"color": ORANGE, "hatch": "///", "label": "all others"},
+    )
     for axis, (title, kinds) in zip(axes, counts.items()):
-        names = ("share a category", "all others")
-        for kind, name, colour, hatch in zip(kinds, names, (BLUE, ORANGE), ("", "///")):
-            axis.stairs(
-                kind / kind.sum(), np.arange(len(kind) + 1) - 0.5, fill=True, color=colour,
-                alpha=0.45, hatch=hatch, label=name,
-            )  # fmt: skip
+        for kind, look in zip(kinds, looks):
+            edges = np.arange(len(kind) + 1) - 0.5
+            axis.stairs(kind / kind.sum(), edges, fill=True, alpha=0.45, **look)
             mean = (kind * np.arange(len(kind))).sum() / kind.sum()
-            axis.axvline(mean, color=colour, lw=1.5)
+            axis.axvline(mean, color=look["color"], lw=1.5)
         ylabel = "share of the pairs" if axis is axes[0] else ""
         finish(axis, "Hamming distance", ylabel, title=title)
     axes[-1].legend(frameon=False, fontsize=9)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vidhash_lab.plots.strips import draw_query, draw_result
+from vidhash_lab.plots.strips import draw_results
 from vidhash_lab.plots.style import BLUE, COLOURS, GREY, ORANGE, finish, new_figure, new_panels
 from vidhash_lab.retrieval.metrics import Evaluation, RadiusCurve
 
@@ -40,7 +40,7 @@ def precision_recall(
         axis.set_ylim(0, 1.02)
         finish(axis, "recall", "precision" if axis is axes[0] else "", title=title)
     axes[-1].legend(frameon=False, loc="upper right", fontsize=9)
-    figure.supxlabel(_protocol(panels), fontsize=9)
+    figure.supxlabel(_protocol(panels.values()), fontsize=9)
     return figure
 
 
@@ -52,14 +52,14 @@ def radius_curves(curves: Mapping[str, Evaluation], *, dashed: Collection[str] =
     """
     figure, axes = new_panels(3.3, 3, sharex=True, sharey=True)
     names = ("precision_macro", "recall_macro", "empty")
+    radii = {label: result.radius for label, result in curves.items()}
     for axis, name, title in zip(axes, names, ("precision", "recall", "queries that find nothing")):
-        radii = {label: result.radius for label, result in curves.items()}
         _draw_lines(axis, {n: (r.radius, getattr(r, name)) for n, r in radii.items()}, dashed)
         axis.axvline(2, color=GREY, lw=1, ls=":")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         finish(axis, "Hamming radius", title=title)
     axes[-1].legend(frameon=False, fontsize=9)
-    figure.supxlabel(f"{_protocol({'': curves})}; dotted: radius 2", fontsize=9)
+    figure.supxlabel(f"{_protocol([curves])}; dotted: radius 2", fontsize=9)
     return figure
 
 
@@ -82,14 +82,12 @@ def within_radius(
     axis.plot(curve.recall_macro[radius], curve.precision_macro[radius], "o", color=ORANGE, ms=9)
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     finish(axis, "recall, all queries", "precision, all queries", title=f"radius {radius}")
-    first, *strips = right.subplots(9, 1)
-    draw_query(first, query)
-    for strip in strips[len(results) :]:
+    strips = right.subplots(9, 1)
+    for strip in strips:
         strip.set_axis_off()
-    for strip, frames, distance, is_right in zip(strips, results, distances, relevant):
-        draw_result(strip, frames, f"{distance}", is_right)
+    draw_results(strips, query, results, distances, relevant)
     if not len(results):
-        strips[0].text(0.02, 0.5, "nothing lies within this radius", transform=strips[0].transAxes)
+        strips[1].text(0.02, 0.5, "nothing lies within this radius", transform=strips[1].transAxes)
     return figure
 
 
@@ -101,7 +99,7 @@ def _draw_lines(axis, lines, dashed):
 
 def _protocol(panels):
     """State the protocol that all curves share; how many bits, only where that is the same."""
-    results = [result for curves in panels.values() for result in curves.values()]
+    results = [result for curves in panels for result in curves.values()]
     lines = {result.protocol for result in results}
     if len({result.bits for result in results}) > 1:
         lines = {result.protocol.replace(f" {result.bits} bits,", "") for result in results}

@@ -17,20 +17,17 @@ from vidhash_lab.plots.style import BLUE, COLOURS, GREY, RED, WIDTH, new_figure
 def film_strip(frames: np.ndarray, title: str = "") -> Figure:
     """Draw the frames of one video (T, h, w) side by side."""
     figure, (axis,) = _strips(1)
-    draw_strip(axis, frames)
+    _draw_strip(axis, frames)
     axis.set_title(title, fontsize=11, loc="left")
     return figure
 
 
 def masked_views(frames: np.ndarray, masked: np.ndarray) -> Figure:
     """Draw a video (T, h, w) above what each view sees of it; `masked` (V, T) is True = hidden."""
-    figure, axes = _strips(1 + len(masked))
-    draw_strip(axes[0], frames)
-    label_strip(axes[0], "the video")
-    for number, (axis, hidden) in enumerate(zip(axes[1:], np.asarray(masked)), 1):
-        draw_strip(axis, _hide(frames, hidden))
-        label_strip(axis, f"view {number}\n{(~hidden).sum()} of {len(hidden)}")
-    return figure
+    masked = np.asarray(masked)
+    rows = [frames, *(_hide(frames, hidden) for hidden in masked)]
+    seen = [f"view {v}\n{(~hidden).sum()} of {len(hidden)}" for v, hidden in enumerate(masked, 1)]
+    return film_strips(rows, ["the video", *seen])
 
 
 def reconstruction(frames: np.ndarray, masked: np.ndarray, guesses: np.ndarray) -> Figure:
@@ -40,13 +37,9 @@ def reconstruction(frames: np.ndarray, masked: np.ndarray, guesses: np.ndarray) 
     picture: pass the training frame whose features are nearest to it.
     """
     masked = np.asarray(masked)
-    figure, axes = _strips(3)
-    rows = (frames, _hide(frames, masked), _hide(guesses, ~masked))
-    labels = ("the video", f"visible\n{(~masked).sum()} of {len(masked)}", "guessed\nfrom codes")
-    for axis, row, label in zip(axes, rows, labels):
-        draw_strip(axis, row)
-        label_strip(axis, label)
-    return figure
+    rows = [frames, _hide(frames, masked), _hide(guesses, ~masked)]
+    visible = f"visible\n{(~masked).sum()} of {len(masked)}"
+    return film_strips(rows, ["the video", visible, "guessed\nfrom codes"])
 
 
 def query_results(
@@ -62,10 +55,8 @@ def query_results(
     where videos have no labels.
     """
     figure, axes = _strips(1 + len(results))
-    draw_query(axes[0], query)
     relevant = [None] * len(results) if relevant is None else relevant
-    for axis, result, distance, is_right in zip(axes[1:], results, distances, relevant):
-        draw_result(axis, result, f"{distance} / {bits}", is_right)
+    draw_results(axes, query, results, [f"{d} / {bits}" for d in distances], relevant)
     return figure
 
 
@@ -78,8 +69,8 @@ def film_strips(
     """
     figure, axes = _strips(len(videos))
     for axis, frames, label, colour in zip(axes, videos, labels, colours or ["black"] * len(axes)):
-        draw_strip(axis, frames, frame=colour if colours else None)
-        label_strip(axis, label, colour)
+        _draw_strip(axis, frames, frame=colour if colours else None)
+        _label(axis, label, colour)
     return figure
 
 
@@ -90,11 +81,10 @@ def scenes(frames: np.ndarray, rows: Mapping[str, Sequence[int]]) -> Figure:
     bars = _below_strip(figure, frames, [0.2] * len(rows))
     palette = np.array([to_rgb(colour) for colour in COLOURS])
     for axis, (label, numbers) in zip(bars, rows.items()):
-        colours = palette[np.asarray(numbers) % len(palette)]
-        extent = (0, len(frames), 0, 1)
-        axis.imshow(colours[None], extent=extent, aspect="auto", interpolation="nearest")
+        colours = palette[None, np.asarray(numbers) % len(palette)]
+        axis.imshow(colours, extent=(0, len(frames), 0, 1), aspect="auto", interpolation="nearest")
         axis.set_axis_off()
-        label_strip(axis, label)
+        _label(axis, label)
     return figure
 
 
@@ -106,14 +96,12 @@ def gates(frames: np.ndarray, openings: Mapping[str, np.ndarray]) -> Figure:
     T = len(frames)
     figure = new_figure(0.5 + 1.55 * len(openings))
     maps = _below_strip(figure, frames, [1.4] * len(openings), sharex=True)
-    lowest = min(each.min() for each in openings.values())
-    highest = max(each.max() for each in openings.values())
+    span = np.concatenate([opening.ravel() for opening in openings.values()])
     for axis, (name, opening) in zip(maps, openings.items()):
-        opening = np.asarray(opening)
         order = opening.mean(0).argsort(kind="stable")
         drawn = axis.imshow(
             opening.T[order], aspect="auto", extent=(0, T, 0, len(order)), cmap="cividis",
-            vmin=lowest, vmax=highest, interpolation="nearest", origin="lower",
+            vmin=span.min(), vmax=span.max(), interpolation="nearest", origin="lower",
         )  # fmt: skip
         axis.set_ylabel(f"{name}\nchannel, sorted")
         axis.set_yticks([])
@@ -132,20 +120,19 @@ def _strips(count):
 def _below_strip(figure, frames, heights, **sharing):
     """Draw a strip on the width of a figure -> axes of the `heights` below it, in its time."""
     T = len(frames)
-    heights = [WIDTH / (1.2 * T), *heights]
-    strip, *axes = figure.subplots(len(heights), height_ratios=heights, **sharing)
-    draw_strip(strip, frames, extent=(0, T, 0, 1), aspect="auto")
+    ratios = [WIDTH / (1.2 * T), *heights]
+    strip, *axes = figure.subplots(len(ratios), height_ratios=ratios, **sharing)
+    _draw_strip(strip, frames, extent=(0, T, 0, 1), aspect="auto")
     return axes
 
 
-def draw_strip(axis, frames, frame=None, **placing):
+def _draw_strip(axis, frames, frame=None, **placing):
     """Draw frames (T, h, w) side by side on an axis, in a box of the colour `frame`."""
     frames = np.asarray(frames)
     gap = np.full_like(frames[:, :, :1], 255)
-    strip = np.concatenate(list(np.concatenate([frames, gap], axis=2)), axis=1)[:, :-1]
+    strip = np.hstack(np.concatenate([frames, gap], axis=2))[:, :-1]
     # Eight levels look the same at this size; sensor noise would be most of a notebook's bytes.
     strip = strip // 32 * 36
-    placing = {"aspect": "equal"} | placing
     axis.imshow(strip, cmap="gray", vmin=0, vmax=255, interpolation="nearest", **placing)
     axis.set_axis_off()
     if frame is not None:
@@ -154,20 +141,17 @@ def draw_strip(axis, frames, frame=None, **placing):
         axis.add_patch(box).set_clip_on(False)
 
 
-def draw_query(axis, frames):
-    """Draw the strip of a query (T, h, w), framed and labelled as such."""
-    draw_strip(axis, frames, frame=GREY)
-    label_strip(axis, "query")
+def draw_results(axes, query, results, texts, relevant):
+    """Draw a query's strip, then its results: the text behind ✓, ✗ or, for None, no sign."""
+    _draw_strip(axes[0], query, frame=GREY)
+    _label(axes[0], "query")
+    for axis, frames, text, is_right in zip(axes[1:], results, texts, relevant):
+        sign, colour = {True: ("✓  ", BLUE), False: ("✗  ", RED), None: ("", GREY)}[is_right]
+        _draw_strip(axis, frames, frame=colour)
+        _label(axis, f"{sign}{text}", colour)
 
 
-def draw_result(axis, frames, text, is_right):
-    """Draw a strip that was found, its text behind ✓ or ✗, or behind neither for None."""
-    sign, colour = {True: ("✓  ", BLUE), False: ("✗  ", RED), None: ("", GREY)}[is_right]
-    draw_strip(axis, frames, frame=colour)
-    label_strip(axis, f"{sign}{text}", colour)
-
-
-def label_strip(axis, text, colour="black"):
+def _label(axis, text, colour="black"):
     """Write a label to the left of a film strip."""
     axis.text(-0.012, 0.5, text, transform=axis.transAxes, ha="right", va="center", color=colour)
 

@@ -17,9 +17,11 @@ def new_figure(height):
     return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
 
 
-def new_panels(height, count=1, **sharing):
-    """Make a figure with `count` axes side by side -> figure, axes (count,)."""
+def new_panels(height, count=1, note="", **sharing):
+    """Make a figure with `count` axes side by side, a note below -> figure, axes (count,)."""
     figure = new_figure(height)
+    if note:
+        figure.supxlabel(note, fontsize=9)
     return figure, figure.subplots(1, count, squeeze=False, **sharing)[0]
 
 

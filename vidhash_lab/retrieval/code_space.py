@@ -35,10 +35,9 @@ class BitUse:
 
     @property
     def redundancy(self) -> float:
-        """Root mean square correlation of two different bits; 0 for a single bit."""
-        K = len(self.balance)
-        off = self.correlation[~np.eye(K, dtype=bool)]
-        return float(np.sqrt((off**2).mean())) if K > 1 else 0.0
+        """Root mean square correlation of two different bits."""
+        off_diagonal = self.correlation[~np.eye(len(self.balance), dtype=bool)]
+        return float(np.sqrt((off_diagonal**2).mean()))
 
 
 def bit_use(codes: np.ndarray) -> BitUse:
@@ -52,13 +51,7 @@ def bit_use(codes: np.ndarray) -> BitUse:
         scale = np.sqrt((centred**2).sum(axis=0))
         correlation = np.nan_to_num(centred.T @ centred / np.outer(scale, scale), nan=0.0)
     _, counts = np.unique(codes, axis=0, return_counts=True)
-    return BitUse(
-        balance=balance,
-        entropy=entropy,
-        correlation=correlation,
-        distinct=len(counts),
-        largest=int(counts.max()),
-    )
+    return BitUse(balance, entropy, correlation, len(counts), int(counts.max()))
 
 
 def purity(codes: np.ndarray, labels: np.ndarray, k: int = 10) -> float:
@@ -77,8 +70,8 @@ def pair_distances(codes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, n
     Codes are packed (N, K/8), labels (N, C). Every pair counts twice, once from either side; no
     video is paired with itself.
     """
-    sets, bits = checked_words(codes, codes, labels, labels)
-    total, relevant = count_distances(*sets, np.arange(len(codes)), bits)
+    sets = checked_words(codes, codes, labels, labels, exclude_self=True)
+    total, relevant = count_distances(*sets)
     together = relevant.sum(axis=0, dtype=np.int64)
     return together, total.sum(axis=0, dtype=np.int64) - together
 
@@ -95,32 +88,26 @@ def project(
     """
     import umap  # compiles for seconds at its import, and only maps need it
 
-    if not 2 <= n_neighbors < len(codes):
-        allowed = f"2..{len(codes) - 1} for {len(codes)} codes"
-        raise ValueError(f"n_neighbors={n_neighbors} must lie in {allowed}")
+    N, K = len(codes), 8 * codes.shape[1]
+    if not 2 <= n_neighbors < N:
+        raise ValueError(f"n_neighbors={n_neighbors} must lie in 2..{N - 1} for {N} codes")
     distances, found = HammingIndex(codes).search(codes, n_neighbors)
-    found, distances = _self_first(found, distances.astype(np.float32))
+    # UMAP expects each video first among its neighbours, also where others of its code fill them.
+    own = np.arange(N)
+    is_own = found == own[:, None]
+    place = np.where(is_own.any(1), is_own.argmax(1), -1)
+    found[own, place], distances[own, place] = found[:, 0], distances[:, 0]
+    found[:, 0], distances[:, 0] = own, 0
     reducer = umap.UMAP(
         n_neighbors=n_neighbors,
         min_dist=min_dist,
         metric="hamming",
         random_state=seed,
         n_jobs=1,
-        precomputed_knn=(found, distances / (8 * codes.shape[1]), None),
+        precomputed_knn=(found, distances.astype(np.float32) / K, None),
     )
     with warnings.catch_warnings():
         # UMAP warns of neighbours that it did not find itself and of codes that videos share.
         warnings.filterwarnings("ignore", module="umap")
         warnings.filterwarnings("ignore", module="sklearn")
         return reducer.fit_transform(unpack(codes).astype(np.float32))
-
-
-def _self_first(found, distances):
-    """Put each video first among its neighbours, also where others of its code crowd it out."""
-    own = np.arange(len(found))
-    is_own = found == own[:, None]
-    place = np.where(is_own.any(1), is_own.argmax(1), -1)
-    found, distances = found.copy(), distances.copy()
-    found[own, place], distances[own, place] = found[:, 0], distances[:, 0]
-    found[:, 0], distances[:, 0] = own, 0
-    return found, distances

@@ -19,7 +19,7 @@ def distances(query_codes: np.ndarray, codes: np.ndarray) -> np.ndarray:
     It takes 13 bytes a pair while it runs and returns 4 of them: pass large sets in blocks of
     queries. ValueError for codes that are not packed or have different widths.
     """
-    queries, items = (_as_words(rows) for rows in check_pair(query_codes, codes))
+    queries, items = (_as_words(rows) for rows in _check_both_codes(query_codes, codes))
     by_word = zip(queries.T, items.T)
     return sum(np.bitwise_count(a[:, None] ^ b).astype(np.int32) for a, b in by_word)
 
@@ -46,14 +46,16 @@ def check_codes(name: str, codes: np.ndarray) -> np.ndarray:
     return codes
 
 
-def check_pair(query_codes, database_codes):
-    """Check the codes of queries and database, and that they have one width -> both as arrays."""
+def _check_both_codes(query_codes, database_codes):
     codes = check_codes("query", query_codes), check_codes("database", database_codes)
-    if codes[0].shape[1] != codes[1].shape[1]:
-        raise ValueError(
-            f"query codes have {codes[0].shape[1]} bytes, database codes {codes[1].shape[1]}"
-        )
+    _check_widths("codes", "bytes", *codes)
     return codes
+
+
+def _check_widths(what, unit, query, database):
+    if query.shape[1] != database.shape[1]:
+        widths = f"{query.shape[1]} {unit}, database {what} {database.shape[1]}"
+        raise ValueError(f"query {what} have {widths}")
 
 
 def _check_labelled(query_labels, labels):
@@ -61,9 +63,12 @@ def _check_labelled(query_labels, labels):
         raise ValueError("these videos have no labels, and labels decide what is relevant")
 
 
-def checked_words(query_codes, database_codes, query_labels, database_labels):
-    """Check both codes, then both labels -> the four in that order as rows of words, and K."""
-    codes = check_pair(query_codes, database_codes)
+def checked_words(query_codes, database_codes, query_labels, database_labels, exclude_self=False):
+    """Check codes and labels -> what `count_distances` takes, in its order.
+
+    With `exclude_self`, query i is database item i and leaves it out.
+    """
+    codes = _check_both_codes(query_codes, database_codes)
     _check_labelled(query_labels, database_labels)
     labels = np.asarray(query_labels), np.asarray(database_labels)
     for name, its_codes, its_labels in zip(("query", "database"), codes, labels):
@@ -74,12 +79,13 @@ def checked_words(query_codes, database_codes, query_labels, database_labels):
             )
         if not ((its_labels == 0) | (its_labels == 1)).all():
             raise ValueError(f"{name} labels must be multi-hot, 0 or 1, not class numbers")
-    if labels[0].shape[1] != labels[1].shape[1]:
-        raise ValueError(
-            f"query labels have {labels[0].shape[1]} columns, database labels {labels[1].shape[1]}"
-        )
+    _check_widths("labels", "columns", *labels)
+    queries, items = map(len, codes)
+    if exclude_self and queries != items:
+        raise ValueError(f"exclude_self needs as many queries ({queries}) as items ({items})")
+    own_item = np.arange(queries) if exclude_self else np.full(queries, -1)
     packed = [np.packbits(its_labels.astype(bool), axis=1) for its_labels in labels]
-    return [_as_words(rows) for rows in (*codes, *packed)], 8 * codes[0].shape[1]
+    return *map(_as_words, (*codes, *packed)), own_item, 8 * codes[0].shape[1]
 
 
 def _as_words(rows):

@@ -30,8 +30,12 @@ from vidhash_lab.retrieval.hamming import (
 )
 
 CUTOFFS = (5, 20, 40, 60, 80, 100)
-TIES = ("expected", "best", "worst", "stable")
 DENOMINATORS = {"k": "K", "min": "min(K, relevant)", "relevant": "relevant in top K"}
+CHOICES = {
+    "ties": ("expected", "best", "worst", "stable"),
+    "denominator": tuple(DENOMINATORS),
+    "labels": ("labels", "fine_labels"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +98,7 @@ class Evaluation:
 
     def precision_at(self, recall: np.ndarray) -> np.ndarray:
         """Interpolate the curve by rank: precision where it reaches each `recall`, any shape."""
-        known = [0.0, *self.recall], [self.precision[0], *self.precision]
-        return np.interp(recall, *known)
+        return np.interp(recall, [0.0, *self.recall], [self.precision[0], *self.precision])
 
     def with_ties(self, ties: str) -> "Evaluation":
         """Break ties as "expected", "best" or "worst" do, from the same histograms.
@@ -104,13 +107,12 @@ class Evaluation:
         """
         if ties == self.ties:
             return self
-        _check_choice("ties", ties, TIES)
+        _check_choices(ties=ties)
         if ties == "stable":
             raise ValueError('ties="stable" needs the order of the database: evaluate with it')
         cutoffs = list(self.average_precision)
-        return replace(
-            self, ties=ties, **_score_by_rank(*self.histograms, cutoffs, ties, self.denominator)
-        )
+        by_rank = _score_by_rank(*self.histograms, cutoffs, ties, self.denominator)
+        return replace(self, ties=ties, **by_rank)
 
     @property
     def protocol(self) -> str:
@@ -138,17 +140,23 @@ def score(
     each other by `labels` or by "fine_labels"; `k`, `ties` and `denominator` are those of
     `evaluate`. ValueError where a set has no such labels.
     """
-    _check_protocol(ties, denominator)
+    _check_choices(ties=ties, denominator=denominator, labels=labels)
     cutoffs = _checked_cutoffs(k, len(dataset.database) - dataset.self_query)
-    truth = _labels_of(dataset, labels)
+    for name in ("query", "database"):
+        feature_set = getattr(dataset, name)
+        if getattr(feature_set, labels) is None:
+            raise ValueError(
+                f"{dataset.name}: the {name} set has no `{labels}`, which decide what is relevant. "
+                f"Add them, (N, C) multi-hot, to {feature_set.paths[0]}."
+            )
+    codes = model
     if isinstance(model, nn.Module):
         query_codes = encode(model, dataset.query)
         codes = query_codes, query_codes if dataset.self_query else encode(model, dataset.database)
-    else:
-        codes = model
     return evaluate(
         *codes,
-        *truth,
+        getattr(dataset.query, labels),
+        getattr(dataset.database, labels),
         k=cutoffs,
         ties=ties,
         denominator=denominator,
@@ -177,15 +185,11 @@ def evaluate(
     i is database item i and must not find itself. ValueError for unknown names, wrong shapes, and
     k above the number of items that a query can find.
     """
-    _check_protocol(ties, denominator)
-    words, bits = checked_words(query_codes, database_codes, query_labels, database_labels)
+    _check_choices(ties=ties, denominator=denominator)
+    sets = query_codes, database_codes, query_labels, database_labels
+    *words, own_item, bits = checked_words(*sets, exclude_self)
     num_queries, database_size = len(words[0]), len(words[1])
-    if exclude_self and num_queries != database_size:
-        raise ValueError(
-            f"exclude_self needs as many queries ({num_queries}) as items ({database_size})"
-        )
     cutoffs = _checked_cutoffs(k, database_size - bool(exclude_self))
-    own_item = np.arange(num_queries) if exclude_self else np.full(num_queries, -1)
     total, relevant = count_distances(*words, own_item, bits)
 
     def ranked(rows):
@@ -217,15 +221,16 @@ def average_precision(
     For rankings that are given, hence without ties; `denominator` as in `evaluate`. For "min",
     `total_relevant` (Q,) counts the relevant items where the rankings were cut off.
     """
-    _check_choice("denominator", denominator, DENOMINATORS)
+    _check_choices(denominator=denominator)
     relevance = np.asarray(relevance, dtype=bool)
-    k = _checked_cutoff(k, relevance.shape[1])
+    (k,) = _checked_cutoffs(k, relevance.shape[1])
     hits = np.cumsum(relevance[:, :k], axis=1)
     gain = relevance[:, :k] * hits / np.arange(1, k + 1)
     if denominator == "relevant":
-        return gain.sum(axis=1) / _divisor(hits[:, -1], k, denominator)
-    found = relevance.sum(axis=1) if total_relevant is None else total_relevant
-    return gain.sum(axis=1) / _divisor(found, k, denominator)
+        total_relevant = hits[:, -1]
+    elif total_relevant is None:
+        total_relevant = relevance.sum(axis=1)
+    return gain.sum(axis=1) / _divisor(total_relevant, k, denominator)
 
 
 def radius_curve(total: np.ndarray, relevant: np.ndarray) -> RadiusCurve:
@@ -294,11 +299,10 @@ def _hits_and_gain(total, relevant, ranks, ties):
         # Given that an item is relevant, the others are spread evenly over the other places.
         hits_at = hits_before + 1 + (place - 1) * (inside - 1) / np.maximum(size - 1, 1)
         return hits_before + place * chance, chance * hits_at / ranks
-    if ties == "best":
-        hits = hits_before + np.minimum(place, inside)
-        return hits, (place <= inside) * hits / ranks
-    hits = hits_before + np.maximum(place - (size - inside), 0)
-    return hits, (place > size - inside) * hits / ranks
+    last_before = 0 if ties == "best" else size - inside  # place before the relevant items
+    hits = hits_before + np.clip(place - last_before, 0, inside)
+    is_relevant = (last_before < place) & (place <= last_before + inside)
+    return hits, is_relevant * hits / ranks
 
 
 def _tied_precision(total, relevant, gain, k, ties, denominator):
@@ -341,39 +345,22 @@ def _divisor(relevant, k, denominator):
     return k if denominator == "k" else np.clip(relevant, 1, k)
 
 
-def _labels_of(dataset, labels):
-    """The labels of queries and database, (Q, C) and (N, C); ValueError where there are none."""
-    _check_choice("labels", labels, ("labels", "fine_labels"))
-    for name in ("query", "database"):
-        feature_set = getattr(dataset, name)
-        if getattr(feature_set, labels) is None:
-            raise ValueError(
-                f"{dataset.name}: the {name} set has no `{labels}`, which decide what is relevant. "
-                f"Add them, (N, C) multi-hot, to {feature_set.paths[0]}."
-            )
-    return getattr(dataset.query, labels), getattr(dataset.database, labels)
-
-
 def _checked_cutoffs(k, items):
     """The cutoffs asked for, else those of CUTOFFS that `items` can fill -> list of int."""
     if items < 1:
         raise ValueError("the database holds the query alone, and it must not find itself")
     if k is None:
         return [cutoff for cutoff in CUTOFFS if cutoff <= items] or [items]
-    return [_checked_cutoff(cutoff, items) for cutoff in np.atleast_1d(k)]
+    for cutoff in np.atleast_1d(k):
+        if cutoff != int(cutoff) or not 1 <= cutoff <= items:
+            raise ValueError(
+                f"k={cutoff} must be a whole number in 1..{items}, the items to be found"
+            )
+    return [int(cutoff) for cutoff in np.atleast_1d(k)]
 
 
-def _checked_cutoff(k, items):
-    if k != int(k) or not 1 <= k <= items:
-        raise ValueError(f"k={k} must be a whole number in 1..{items}, the items to be found")
-    return int(k)
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
-
-
-def _check_protocol(ties, denominator):
-    _check_choice("ties", ties, TIES)
-    _check_choice("denominator", denominator, DENOMINATORS)
+def _check_choices(**chosen):
+    for name, value in chosen.items():
+        if value not in CHOICES[name]:
+            choices = ", ".join(map(repr, CHOICES[name]))
+            raise ValueError(f"{name}={value!r} must be one of {choices}")

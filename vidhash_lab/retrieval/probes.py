@@ -42,20 +42,17 @@ def twin_probe(
     pictures in another order, which only codes that know about time can tell apart. ValueError
     unless twins are pairs, c = twins[twins[c]] and not c itself.
     """
-    twins = np.asarray(twins)
+    twins, query_labels = np.asarray(twins), np.asarray(query_labels)
     places = np.arange(len(twins))
     paired = twins.shape == places.shape and set(twins.tolist()) == set(places.tolist())
     if not paired or (twins[twins] != places).any() or (twins == places).any():
         raise ValueError(f"twins must be pairs of the {len(twins)} fine labels, not {twins}")
-    if np.asarray(query_labels).shape[1:] != twins.shape:
-        raise ValueError(f"{len(twins)} twins for labels of shape {np.shape(query_labels)}")
-    nobody = np.full(len(query_codes), -1, np.int64)
-    counts = []
-    for wanted in (np.asarray(query_labels), np.asarray(query_labels)[:, twins]):
-        sets, bits = checked_words(query_codes, database_codes, wanted, database_labels)
-        total, relevant = count_distances(*sets, nobody, bits)
-        counts.append(relevant)
-    own, twin = counts
+    if query_labels.shape[1:] != twins.shape:
+        raise ValueError(f"{len(twins)} twins for labels of shape {query_labels.shape}")
+    (total, own), (_, twin) = (
+        count_distances(*checked_words(query_codes, database_codes, labels, database_labels))
+        for labels in (query_labels, query_labels[:, twins])
+    )
     rank = np.cumsum(total, axis=1) - (total - 1) / 2  # mean rank within each distance
     farther = twin.sum(axis=1, keepdims=True) - np.cumsum(twin, axis=1) + twin / 2
     with np.errstate(invalid="ignore"):

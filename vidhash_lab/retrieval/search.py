@@ -50,8 +50,8 @@ def retrieve(
     distances, found = (array[0] for array in index.search(query_codes[[query]], k))
     if dataset.query.labels is None or dataset.database.labels is None:
         return distances, found, None
-    labels = dataset.query.labels[query], dataset.database.labels[found]
-    return distances, found, is_relevant(*labels)
+    relevant = is_relevant(dataset.query.labels[query], dataset.database.labels[found])
+    return distances, found, relevant
 
 
 def nearest_frames(

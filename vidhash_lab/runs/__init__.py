@@ -14,16 +14,3 @@ from vidhash_lab.runs.sweeps import (
     means_and_deviations,
     sweep,
 )
-
-__all__ = [
-    "ONE_RUN",
-    "failures_in_red",
-    "find_method",
-    "means_and_deviations",
-    "median_milliseconds",
-    "record_metrics",
-    "run_notebook",
-    "save_arrays",
-    "save_figure",
-    "sweep",
-]

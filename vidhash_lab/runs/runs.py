@@ -19,6 +19,7 @@ import json
 import os
 import statistics
 import time
+import timeit
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,30 +76,25 @@ def check_parameters(notebook: str | Path, parameters: dict) -> None:
     import papermill
 
     known = papermill.inspect_notebook(str(notebook))
-    unknown = sorted(set(parameters) - set(known))
-    if unknown:
+    if unknown := sorted(parameters.keys() - known):
         raise ValueError(f"{notebook}: no parameter {unknown}; it has {sorted(known)}.")
     for name, value in parameters.items():
-        try:
-            same = json.loads(json.dumps(value)) == value
-        except TypeError:
-            same = False
-        if not same:
-            raise ValueError(
-                f"{notebook}: parameter {name} = {value!r} is no plain JSON value (a number, "
-                "string, list, dict, true, false, null). Turn arrays and tuples into lists, "
-                "numpy scalars into numbers, paths into strings."
-            )
+        with contextlib.suppress(TypeError):
+            if json.loads(json.dumps(value)) == value:
+                continue
+        raise ValueError(
+            f"{notebook}: parameter {name} = {value!r} is no plain JSON value (a number, string, "
+            "list, dict, true, false, null). Turn arrays and tuples into lists, numpy scalars into "
+            "numbers, paths into strings."
+        )
 
 
 def record_metrics(**metrics: float | int | str) -> None:
     """Show numbers at the end of a notebook so that `run_notebook` finds them."""
     from IPython.display import display
 
-    text = "\n".join(
-        f"{name} = {value:.3f}" if isinstance(value, float) else f"{name} = {value}"
-        for name, value in metrics.items()
-    )
+    shown = {n: f"{v:.3f}" if isinstance(v, float) else v for n, v in metrics.items()}
+    text = "\n".join(f"{name} = {value}" for name, value in shown.items())
     display({METRICS_TYPE: metrics, "text/plain": text}, raw=True)
 
 
@@ -113,16 +109,14 @@ def recorded_metrics(notebook: "NotebookNode") -> dict:
 
 def save_figure(figure: "Figure", name: str) -> "Figure":
     """Write `figure` to the folder of figures as `name`.png, in a full run alone -> the figure."""
-    folder = os.environ.get(FIGURES_VARIABLE)
-    if folder:
+    if folder := os.environ.get(FIGURES_VARIABLE):
         figure.savefig(Path(folder) / f"{name}.png", bbox_inches="tight", dpi=100)
     return figure
 
 
 def save_arrays(name: str, **arrays: np.ndarray) -> None:
     """Write arrays beside the run's `metrics.json` as `name`.npz; outside a run, do nothing."""
-    folder = os.environ.get(FOLDER_VARIABLE)
-    if folder:
+    if folder := os.environ.get(FOLDER_VARIABLE):
         path = Path(folder) / f"{name}.npz"
         with written_whole(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)  # given a name, numpy would add an ending to it
@@ -130,11 +124,7 @@ def save_arrays(name: str, **arrays: np.ndarray) -> None:
 
 def median_milliseconds(function: Callable, *arguments, rounds: int = 30) -> float:
     """Time `function(*arguments)` -> milliseconds, the median of `rounds` calls after two more."""
-    seconds = []
-    for _ in range(rounds + 2):
-        started = time.perf_counter()
-        function(*arguments)
-        seconds.append(time.perf_counter() - started)
+    seconds = timeit.repeat(lambda: function(*arguments), number=1, repeat=rounds + 2)
     return 1000 * statistics.median(seconds[2:])
 
 
@@ -146,18 +136,15 @@ def environment(changes: dict[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in set(os.environ) - set(before):
+        for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
 
 
 def code_hash(notebook: "NotebookNode") -> str:
     """Hash the code cells of a notebook: what a committed run must have been made from."""
-    code = [
-        cell.source
-        for cell in notebook.cells
-        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
-    ]
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    code = [c.source for c in cells if "injected-parameters" not in c.metadata.get("tags", [])]
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
 
 
@@ -171,14 +158,11 @@ def clean(notebook: "NotebookNode") -> "NotebookNode":
             place.metadata.pop(key, None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if output.get("name") != "stderr" and WIDGET_TYPE not in output.get("data", {})
-            ]
-            for data in (output.get("data", {}) for output in cell.outputs):
-                if "image/png" in data:
-                    data["image/png"] = _in_256_colours(data["image/png"])
+            shown = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [o for o in shown if WIDGET_TYPE not in o.get("data", {})]
+            for output in cell.outputs:
+                if png := output.get("data", {}).get("image/png"):
+                    output.data["image/png"] = _in_256_colours(png)
     return notebook
 
 

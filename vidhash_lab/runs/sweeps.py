@@ -64,11 +64,9 @@ def sweep(
         joblib.delayed(_run_point)(number, notebook, folder / _folder_name(point), point, share)
         for number, point in enumerate(points)
     )
-    with _backend(backend, n_jobs), tqdm(total=len(points), desc="runs", unit="run") as bar:
-        rows = {}
-        for number, row in joblib.Parallel(n_jobs, return_as="generator_unordered")(calls):
-            rows[number] = row
-            bar.update()
+    with _backend(backend, n_jobs):
+        done = joblib.Parallel(n_jobs, return_as="generator_unordered")(calls)
+        rows = dict(tqdm(done, total=len(points), desc="runs", unit="run"))
     return pd.DataFrame([rows[number] for number in range(len(points))])
 
 

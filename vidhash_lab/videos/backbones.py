@@ -19,6 +19,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -77,7 +78,9 @@ def open_backbone(which: str | Path | Backbone | Callable, device: str = "auto")
     if callable(which):
         return Backbone(which, getattr(which, "__qualname__", type(which).__name__))
     if which == "digits":
-        return Backbone(_digits, BACKBONE, FRAME_SIZE, grey=True)
+        return Backbone(
+            lambda x: digit_features(x.transpose(0, 1).cpu())[0], BACKBONE, FRAME_SIZE, grey=True
+        )
     from lightning_fabric import Fabric  # takes a second to import
 
     device = Fabric(accelerator=device, devices=1).device
@@ -99,38 +102,34 @@ def open_backbone(which: str | Path | Backbone | Callable, device: str = "auto")
     raise DataError(f"{path}: a backbone file ends in .onnx, {', '.join(TORCHSCRIPT)}.")
 
 
-def _digits(frames):
-    return digit_features(frames.transpose(0, 1).cpu())[0]
-
-
-def _library(name, package=None):
+def _library(name):
     """Import an optional library, or say how to get it."""
     try:
         return import_module(name)
     except Exception as error:  # an installation that does not fit torch fails in many ways
         raise DataError(
             f"backbone: {name} cannot be imported ({type(error).__name__}: {error}). "
-            f"Install it: pip install {package or name}"
+            f"Install it: pip install {name}"
         ) from error
 
 
-def _weights(make, which):
+def _network(make, which, device):
     """Build a network whose weights may have to be downloaded, or say that they could not be."""
     try:
-        return make()
+        network = make()
     except (OSError, RuntimeError, ValueError) as error:  # URLError is an OSError
         raise DataError(
             f"backbone {which}: its weights are not on this machine and could not be downloaded, "
             f"or do not fit ({type(error).__name__}: {error}). Fetch them where there is a "
             "network and copy the library's cache folder, or give a local file or folder."
         ) from error
+    return network.eval().requires_grad_(False).to(device)
 
 
-def _network(network, name, device, size, kept=1.0, mean=IMAGENET_MEAN, std=IMAGENET_STD):
-    """Wrap a module that wants normalised frames."""
-    network = network.eval().requires_grad_(False).to(device)
+def _normalising(describe, mean, std, device, **about):
+    """Wrap a function of normalised frames."""
     mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (mean, std))
-    return Backbone(lambda x: network((x - mean) / std), name, size, kept, device=device)
+    return Backbone(lambda frames: describe((frames - mean) / std), device=device, **about)
 
 
 def _torchvision(model, device):
@@ -139,62 +138,47 @@ def _torchvision(model, device):
         raise DataError(f"backbone torchvision:{model}: torchvision has no such model.")
     weights = models.get_model_weights(model).DEFAULT
     name = f"torchvision:{model} {weights}"
-    network = _weights(lambda: models.get_model(model, weights=weights), name)
-    _cut_last_layer(network)
-    look = weights.transforms()
-    size, whole = look.crop_size[0], look.resize_size[0]
-    return _network(network, name, device, size, size / whole, look.mean, look.std)
-
-
-def _cut_last_layer(network):
-    """Take off the last linear layer, the one that tells categories apart."""
+    network = _network(lambda: models.get_model(model, weights=weights), name, device)
+    # The last linear layer tells categories apart: take it off.
     last = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
     parent, _, child = last.rpartition(".")
     setattr(network.get_submodule(parent), child, nn.Identity())
+    look = weights.transforms()
+    size, whole = look.crop_size[0], look.resize_size[0]
+    about = {"name": name, "frame_size": size, "kept": size / whole}
+    return _normalising(network, look.mean, look.std, device, **about)
 
 
 def _timm(model, device):
-    timm = _library("timm")
+    timm, name = _library("timm"), f"timm:{model}"
     if not timm.is_model(model):
-        raise DataError(f"backbone timm:{model}: timm has no such model.")
-    make = lambda: timm.create_model(model, pretrained=True, num_classes=0)  # noqa: E731
-    network = _weights(make, f"timm:{model}")
+        raise DataError(f"backbone {name}: timm has no such model.")
+    make = partial(timm.create_model, model, pretrained=True, num_classes=0)
+    network = _network(make, name, device)
     look = timm.data.resolve_data_config({}, model=network)
-    name, size = f"timm:{model}", look["input_size"][-1]
-    return _network(network, name, device, size, look["crop_pct"], look["mean"], look["std"])
+    about = {"name": name, "frame_size": look["input_size"][-1], "kept": look["crop_pct"]}
+    return _normalising(network, look["mean"], look["std"], device, **about)
 
 
 def _transformers(folder, device):
     config = folder / "config.json"
     if not config.is_file():
         raise DataError(f"{folder}: no config.json; a transformers model has one.")
-    transformers = _library("transformers")
+    load = _library("transformers").AutoModel.from_pretrained
+    safe = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+    model = _network(partial(load, folder, **safe), folder, device)
 
-    def load():
-        return transformers.AutoModel.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
-        )
-
-    model = _weights(load, folder)
-    look = folder / "preprocessor_config.json"
-    look = json.loads(look.read_text()) if look.is_file() else {}
-    size = getattr(model.config, "image_size", None) or 224
-    mean, std = look.get("image_mean", IMAGENET_MEAN), look.get("image_std", IMAGENET_STD)
-    name = f"transformers:{folder.name} {_digest(config)}"
-    return _network(_Pooled(model), name, device, size, mean=mean, std=std)
-
-
-class _Pooled(nn.Module):
-    """The pooled output of a transformers model, or the mean of its tokens where it has none."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, frames):
-        found = self.model(pixel_values=frames)
+    def describe(frames):
+        found = model(pixel_values=frames)
         pooled = getattr(found, "pooler_output", None)
         return found.last_hidden_state.mean(1) if pooled is None else pooled
+
+    look = folder / "preprocessor_config.json"
+    look = json.loads(look.read_text()) if look.is_file() else {}
+    mean, std = look.get("image_mean", IMAGENET_MEAN), look.get("image_std", IMAGENET_STD)
+    name = f"transformers:{folder.name} {_digest(config)}"
+    size = getattr(model.config, "image_size", None) or 224
+    return _normalising(describe, mean, std, device, name=name, frame_size=size)
 
 
 def _torchscript(path, device):

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, dropwhile, pairwise
 from pathlib import Path
 
 import av
@@ -50,7 +50,7 @@ def read_clip(path: str | Path, num_frames: int, shape: Shape, seek: bool = True
         raise BrokenVideo("the file is empty")
     if seek:
         with suppress(_NotExact), _open(path) as (container, stream):
-            packets = _list(path, container)
+            packets = _list_packets(path, container)
             return _read_listed(container, stream, packets, num_frames, shape)
     return _read_all(path, num_frames, shape)
 
@@ -70,15 +70,12 @@ def _open(path):
         context = stream.codec_context
         if context is None:
             raise BrokenVideo("its pictures are in a codec that is not known")
-        context.thread_count = 1  # files are decoded side by side, frames of one are not
+        context.thread_count = 1  # the threads decode different files
         context.options = {"max_pixels": str(MAX_PIXELS)}
         try:
             yield container, stream
         except av.FFmpegError as error:
             raise BrokenVideo(f"cannot be decoded: {error.strerror or error}") from error
-
-
-# ---- which frames are wanted -------------------------------------------------------------------
 
 
 def sample_times(start: int, end: int, num_frames: int) -> list[int]:
@@ -98,7 +95,7 @@ def _end(times, duration):
 
 
 def _clip(pictures, times, wanted, end, unit):
-    """Put together the clip of the wanted frames, by number; `unit` is that of times, seconds."""
+    """Make the clip of the wanted frames, by number; `unit` is that of the times, in seconds."""
     frames = np.stack([pictures[number] for number in wanted])
     seconds = np.array([(times[number] - times[0]) * unit for number in wanted], np.float32)
     return Clip(frames, seconds, float((end - times[0]) * unit))
@@ -109,9 +106,6 @@ def _most_frames(path):
     return min(MAX_FRAMES, 1000 + Path(path).stat().st_size)
 
 
-# ---- by the list of packets --------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Packets:
     """The packets of a stream in decoding order, and when their frames are shown."""
@@ -119,11 +113,12 @@ class _Packets:
     pts: tuple[int, ...]
     sizes: tuple[int, ...]
     keys: list[int]  # places of the packets where decoding can start
-    shown: list[int]  # places of the packets whose frames are shown, by time
+    shown: list[int]  # places of the packets whose frames are shown, in the order of …
+    times: list[int]  # … these times
     end: int
 
 
-def _list(path, container):
+def _list_packets(path, container):
     """List the packets of a file's video stream without decoding them."""
     packets, most = [], _most_frames(path)
     for p in container.demux(container.streams.best("video")):
@@ -140,68 +135,60 @@ def _list(path, container):
     times = [pts[place] for place in shown]
     if not times or len(set(times)) < len(times) or keys[:1] != [0]:
         raise _NotExact
-    return _Packets(pts, sizes, keys, shown, _end(times, durations[shown[-1]]))
+    if len(times) == 1:
+        raise BrokenVideo(ONE_FRAME)
+    return _Packets(pts, sizes, keys, shown, times, _end(times, durations[shown[-1]]))
 
 
 def _read_listed(container, stream, packets, num_frames, shape):
-    if len(packets.shown) < 2:
-        raise BrokenVideo(ONE_FRAME)
-    times = [packets.pts[place] for place in packets.shown]
-    wanted = _on_screen(times, packets.end, num_frames)
-    found, fit = {}, Fit(stream, shape)
-    for start, places in _runs(packets, sorted({packets.shown[number] for number in wanted})):
-        _decode_run(container, stream, packets, start, places, fit, found)
-    pictures = {number: found[times[number]] for number in wanted}
-    return _clip(pictures, times, wanted, packets.end, float(stream.time_base))
-
-
-def _runs(packets, wanted):
-    """Group the wanted places by the key frame where their decoding starts."""
-    runs = {}
-    for place in wanted:
+    """Decode the wanted frames alone, from the key frames before them."""
+    wanted = _on_screen(packets.times, packets.end, num_frames)
+    runs = {}  # wanted places by the key frame where their decoding starts
+    for place in sorted({packets.shown[number] for number in wanted}):
         nearest = bisect_right(packets.keys, place) - 1
         # A frame decoded behind a key frame but shown before it may depend on what came earlier.
         while nearest and packets.pts[packets.keys[nearest]] > packets.pts[place]:
             nearest -= 1
         runs.setdefault(packets.keys[nearest], []).append(place)
-    return sorted(runs.items())
+    found, fit = {}, Fit(stream, shape)
+    for start, places in sorted(runs.items()):
+        _decode_run(container, stream, packets, start, places, fit, found)
+    pictures = {number: found[packets.times[number]] for number in wanted}
+    return _clip(pictures, packets.times, wanted, packets.end, float(stream.time_base))
 
 
 def _decode_run(container, stream, packets, start, places, fit, pictures):
     """Decode from the packet `start` to the last of `places`, keep the pictures of these."""
     context, missing = stream.codec_context, {packets.pts[place] for place in places}
-    skips = context.name in SKIPPABLE
-    container.seek(packets.pts[start], stream=stream)
-    place = None
-    for packet in container.demux(stream):
-        if place is None:  # behind a seek: go on to the key frame
-            if not packet.size or (packet.is_keyframe and packet.pts > packets.pts[start]):
-                raise _NotExact
-            if (packet.pts, packet.size) != (packets.pts[start], packets.sizes[start]):
-                continue
-            place = start
-        if (packet.pts, packet.size) != (packets.pts[place], packets.sizes[place]):
-            raise _NotExact
-        if skips:
+    run = _demux_run(container, stream, packets, range(start, places[-1] + 1))
+    for packet in chain(run, [None]):  # None asks the decoder for the frames it still holds
+        if not missing:
+            return
+        if packet and context.name in SKIPPABLE:
             context.skip_frame = "DEFAULT" if packet.pts in missing else "NONREF"
-        _keep(context.decode(packet), missing, fit, pictures)
-        if place == places[-1]:
-            break
-        place += 1
-    if missing:
-        _keep(context.decode(None), missing, fit, pictures)
+        for frame in context.decode(packet):
+            if frame.pts in missing:
+                missing.remove(frame.pts)
+                pictures[frame.pts] = fit(frame)
     if missing:
         raise _NotExact
 
 
-def _keep(frames, missing, fit, pictures):
-    for frame in frames:
-        if frame.pts in missing:
-            missing.remove(frame.pts)
-            pictures[frame.pts] = fit(frame)
+def _demux_run(container, stream, packets, places):
+    """Seek, then yield the packets at `places`, each checked against the list."""
+    listed = [(packets.pts[place], packets.sizes[place]) for place in places]
+    start = listed[0][0]
 
+    def is_before(packet):  # a later key frame: the seek went too far
+        if not packet.size or (packet.is_keyframe and packet.pts > start):
+            raise _NotExact
+        return (packet.pts, packet.size) != listed[0]
 
-# ---- by decoding everything --------------------------------------------------------------------
+    container.seek(start, stream=stream)
+    for known, packet in zip(listed, dropwhile(is_before, container.demux(stream))):
+        if (packet.pts, packet.size) != known:
+            raise _NotExact
+        yield packet
 
 
 def _read_all(path, num_frames, shape):

@@ -82,15 +82,24 @@ def extract(
     """
     folder, out = Path(folder), Path(out)
     files = list_videos(folder)
-    label_rows, names = None, []
+    label_rows, category_names = None, []
     if labels is not None:
-        label_rows, names = read_video_labels(labels, [file.id for file in files])
+        label_rows, category_names = read_video_labels(labels, [file.id for file in files])
     backbone = open_backbone(backbone, device)
-    settings = _settings(backbone, num_frames, thumbnails, num_views, seed)
+    settings = {  # all that rows depend on: a run goes on with a file of the same settings only
+        "backbone": backbone.name,
+        "frame_size": backbone.frame_size,
+        "kept": backbone.kept,
+        "grey": backbone.grey,
+        "num_frames": num_frames,
+        "thumbnails": min(thumbnails, backbone.frame_size),
+        "views": num_views,  # named so in the files that earlier versions have written
+        "seed": seed if num_views else None,
+    }
     with locked(out):
         parts = Parts(out, settings)
         _read_missing(files, parts, backbone, settings)
-        skipped = parts.assemble(files, _attributes(settings, names), label_rows)
+        skipped = parts.assemble(files, _attributes(settings, category_names), label_rows)
     if len(skipped) == len(files):
         first = "; ".join(f"{id}: {why}" for id, why in list(skipped.items())[:3])
         raise DataError(f"{folder}: no video of two frames or more. First: {first}")
@@ -115,33 +124,14 @@ def list_videos(folder: Path) -> list[VideoFile]:
     return sorted(files, key=lambda file: file.id)
 
 
-def _settings(backbone, num_frames, thumbnails, num_views, seed):
-    """Name all that the rows depend on; a run goes on with a file of the same settings only."""
-    return {
-        "backbone": backbone.name,
-        "frame_size": backbone.frame_size,
-        "kept": backbone.kept,
-        "grey": backbone.grey,
-        "num_frames": num_frames,
-        "thumbnails": min(thumbnails, backbone.frame_size),
-        "views": num_views,  # named so in the files that earlier versions have written
-        "seed": seed if num_views else None,
-    }
-
-
-def _attributes(settings, names):
-    attributes = {
-        "backbone": settings["backbone"],
-        "frames": (
-            f"{settings['num_frames']} frames, the middles of equal stretches of the shown time; "
-            f"{settings['kept']:.0%} of the shorter side, centred, at {settings['frame_size']} x "
-            f"{settings['frame_size']} {'grey' if settings['grey'] else 'RGB'} pixels"
-        ),
-    }
-    return attributes | ({"category_names": names} if names else {})
-
-
-# ---- from a video to its row --------------------------------------------------------------------
+def _attributes(settings, category_names):
+    size, colour = settings["frame_size"], "grey" if settings["grey"] else "RGB"
+    frames = (
+        f"{settings['num_frames']} frames, the middles of equal stretches of the shown time; "
+        f"{settings['kept']:.0%} of the shorter side, centred, at {size} x {size} {colour} pixels"
+    )
+    attributes = {"backbone": settings["backbone"], "frames": frames}
+    return attributes | ({"category_names": category_names} if category_names else {})
 
 
 def _read_missing(files, parts, backbone, settings):
@@ -149,9 +139,8 @@ def _read_missing(files, parts, backbone, settings):
     missing = parts.missing(files)
     shape = Shape(backbone.frame_size, backbone.kept, backbone.grey)
     rows, saved = [], time.monotonic()
-    progress = tqdm(
-        total=len(files), initial=len(files) - len(missing), desc="videos", unit=" videos"
-    )
+    done = len(files) - len(missing)
+    progress = tqdm(total=len(files), initial=done, desc="videos", unit=" videos")
     clips = _in_threads(lambda file: _read(file, shape, settings), missing)
     try:
         with progress:
@@ -217,8 +206,8 @@ def _rows(clips, backbone, settings):
         if settings["views"]:
             arrays["views"] = _views(file, clip.frames, backbone, settings)
         finite = all(np.isfinite(arrays[key]).all() for key in ("feats", "views") if key in arrays)
-        why = "its features are not finite, or too large for float16"
-        rows.append(Row(file, arrays) if finite else Row(file, reason=why))
+        why = "" if finite else "its features are not finite, or too large for float16"
+        rows.append(Row(file, arrays if finite else None, why))
     return rows
 
 

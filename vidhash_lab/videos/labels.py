@@ -39,7 +39,6 @@ def read_video_labels(which: str | Path, video_ids: Iterable[str]) -> tuple[np.n
 def _read_csv(path, known):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such label file; or say labels='folders'.")
-    pairs = []
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
@@ -48,8 +47,7 @@ def _read_csv(path, known):
                     f"{path}, row 1: the columns are {reader.fieldnames}; expected a first line "
                     "with `video` and `label`."
                 )
-            for line in reader:
-                pairs.append(_pair(line, f"{path}, row {reader.line_num}", known))
+            pairs = [_pair(line, f"{path}, row {reader.line_num}", known) for line in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         row = f", row {reader.reader.line_num}" if isinstance(error, csv.Error) else ""
         raise DataError(f"{path}{row}: no CSV file in UTF-8 ({error}).") from error

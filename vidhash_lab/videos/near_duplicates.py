@@ -61,7 +61,7 @@ def near_duplicates(
 
     Args:
         model: a fitted model; the frames a video are its own.
-        videos: paths, two or more; a few dozen tell enough, each is decoded and encoded eight
+        videos: paths, two or more; a few dozen are enough; each is decoded and encoded eight
             times.
         backbone: what the model was trained on, see `vidhash_lab.videos.backbones`.
         folder: an empty or new folder for the copies and for `features.h5`.
@@ -72,25 +72,21 @@ def near_duplicates(
     if len(videos) < 2 or (folder.exists() and any(folder.iterdir())):
         raise ValueError(f"needs two videos or more ({len(videos)}) and an empty folder ({folder})")
     for number, video in enumerate(videos):
-        _write_copies(video, folder / "films" / f"{number:05d}")
+        films = folder / "films" / f"{number:05d}"
+        films.mkdir(parents=True)
+        shutil.copy(video, films / f"0{video.suffix}")
+        try:
+            copies = write_variants(video, films)
+        except BrokenVideo as error:
+            raise DataError(f"{video}: {error}") from error
+        for place, copy in enumerate(copies.values(), 1):
+            copy.rename(films / f"{place}.mp4")  # sorted names keep the order of `VARIANTS`
     features = folder / "features.h5"
     report = extract(folder / "films", features, model.config.num_frames, backbone)
     if report.skipped:
         raise ValueError(f"not every video can be used: {report}")
     codes = encode(model, FeatureSet(features))
     return _compare(codes.reshape(len(videos), 1 + len(VARIANTS), -1), features)
-
-
-def _write_copies(video, folder):
-    """Write a video as 0 and its copies as 1.mp4, 2.mp4, …: sorted names keep this order."""
-    folder.mkdir(parents=True)
-    shutil.copy(video, folder / f"0{video.suffix}")
-    try:
-        copies = write_variants(video, folder)
-    except BrokenVideo as error:
-        raise DataError(f"{video}: {error}") from error
-    for number, path in enumerate(copies.values(), 1):
-        path.rename(folder / f"{number}.mp4")
 
 
 def _compare(codes, features):

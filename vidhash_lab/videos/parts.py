@@ -37,6 +37,11 @@ class VideoFile:
     size: int
     modified: int
 
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """What tells a file from others and from its own earlier states."""
+        return self.id, self.size, self.modified
+
 
 @dataclass(frozen=True)
 class Row:
@@ -47,32 +52,19 @@ class Row:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the row of a video lies, for a file of this size and time; `row` -1 if skipped."""
-
-    path: Path
-    row: int
-    size: int
-    modified: int
-    reason: str = ""
-
-
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Let one process at a time write `out`; a second one gets a `DataError` at once."""
     out.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out.with_name(f".{out.name}.lock"))  # freed by the system when a process dies
     try:
-        lock.acquire(timeout=0)
+        acquired = lock.acquire(timeout=0)
     except Timeout:
         raise DataError(
             f"{out}: another run is writing it. Wait for that run, or give another name."
         ) from None
-    try:
+    with acquired:
         yield
-    finally:
-        lock.release()
 
 
 class Parts:
@@ -82,17 +74,17 @@ class Parts:
         self.out, self.folder = out, out.with_name(out.name + ".parts")
         self._settings = json.dumps(settings, sort_keys=True)
         for path in self._files():
-            self._check_settings(path)
+            if path == out or _is_readable(path):
+                self._check_settings(path, settings)
+            else:
+                warnings.warn(f"{path} is damaged: its videos are read again", stacklevel=3)
+                path.unlink()
 
     def _files(self):
         older = [self.out] if self.out.exists() else []
         return older + sorted(self.folder.glob("part-*.h5"))
 
-    def _check_settings(self, path):
-        if path != self.out and not _is_readable(path):
-            warnings.warn(f"{path} is damaged: its videos are read again", stacklevel=4)
-            path.unlink()
-            return
+    def _check_settings(self, path, ours):
         try:
             with h5py.File(path) as file:
                 theirs = json.loads(file.attrs["extraction"])
@@ -100,7 +92,6 @@ class Parts:
             raise DataError(
                 f"{self.out}: there, and not written by `extract`. Choose another name."
             ) from error
-        ours = json.loads(self._settings)
         differ = [
             f"{name} {theirs.get(name)!r}, now {ours.get(name)!r}"
             for name in sorted({*theirs, *ours})
@@ -112,32 +103,30 @@ class Parts:
                 f"another name, or remove {path.name if path == self.out else self.folder}."
             )
 
-    def finished(self) -> dict[str, Place]:
-        """Locate the latest row of every video that was read or skipped -> {id: Place}."""
+    def _finished(self):
+        """Locate what was read or skipped -> {identity: (file, row, "") or (file, -1, reason)}."""
         places = {}
         for path in self._files():
             with h5py.File(path) as file:
-                marks = zip(*(_read(file, key) for key in IDENTITY))
-                for row, (video, size, modified) in enumerate(marks):
-                    places[video] = Place(path, row, int(size), int(modified))
-                for video, size, modified, reason in zip(*(_read(file, key) for key in SKIPPED)):
-                    places[video] = Place(path, -1, int(size), int(modified), reason)
+                for row, identity in enumerate(zip(*(_read(file, key) for key in IDENTITY))):
+                    places[identity] = path, row, ""
+                for *identity, reason in zip(*(_read(file, key) for key in SKIPPED)):
+                    places[tuple(identity)] = path, -1, reason
         return places
 
     def missing(self, files: list[VideoFile]) -> list[VideoFile]:
         """Return the files that were never read or skipped, or have changed since."""
-        places = self.finished()
-        done = {(id, place.size, place.modified) for id, place in places.items()}
-        return [file for file in files if (file.id, file.size, file.modified) not in done]
+        finished = self._finished()
+        return [file for file in files if file.identity not in finished]
 
     def add(self, rows: list[Row]) -> None:
         """Write rows as one more part."""
         numbers = [int(path.stem.split("-")[1]) for path in self.folder.glob("part-*.h5")]
         path = self.folder / f"part-{max(numbers, default=0) + 1:08d}.h5"
         good = [row for row in rows if row.arrays is not None]
+        skipped = {row.file: row.reason for row in rows if row.arrays is None}
         with written_whole(path) as new, h5py.File(new, "w") as file:
             file.attrs["extraction"] = self._settings
-            skipped = [row for row in rows if row.arrays is None]
             _write_identity(file, [row.file for row in good], skipped)
             for key in good[0].arrays if good else ():
                 file[key] = np.stack([row.arrays[key] for row in good])
@@ -150,10 +139,10 @@ class Parts:
         The parts are removed. An older `out` stays as it is where the new one would be the same
         and where no file has a row.
         """
-        finished = self.finished()
-        places = [finished[file.id] for file in files]
-        good = [place.row >= 0 for place in places]
-        skipped = [Row(f, reason=p.reason) for f, p in zip(files, places) if p.row < 0]
+        finished = self._finished()
+        places = [finished[file.identity] for file in files]
+        good = [row >= 0 for _, row, _ in places]
+        skipped = {file: why for file, (_, row, why) in zip(files, places) if row < 0}
         labels = None if labels is None else labels[good]
         same = not self.folder.exists() and self._is_up_to_date(files, attributes, labels)
         if any(good) and not same:
@@ -167,17 +156,16 @@ class Parts:
                     file["labels"] = labels
             whole.replace(self.out)
         shutil.rmtree(self.folder, ignore_errors=True)
-        return {row.file.id: row.reason for row in skipped}
+        return {file.id: reason for file, reason in skipped.items()}
 
     def _is_up_to_date(self, files, attributes, labels):
         with h5py.File(self.out) as file:
             ids = {*_read(file, "video_ids"), *_read(file, "skipped_ids")}
-            if ids != {video.id for video in files} or ("labels" in file) != (labels is not None):
-                return False
-            return labels is None or (
-                np.array_equal(file["labels"], labels)
-                and list(file.attrs["category_names"]) == list(attributes["category_names"])
-            )
+            written = file["labels"][:] if "labels" in file else None
+            names = list(file.attrs.get("category_names", ()))
+        same_labels = np.array_equal(written, labels)
+        same_names = names == list(attributes.get("category_names", ()))
+        return ids == {video.id for video in files} and same_labels and same_names
 
 
 def _is_readable(path):
@@ -189,12 +177,12 @@ def _is_readable(path):
 
 
 def _write_identity(file, files, skipped):
-    """Write which files have rows, which were skipped (rows without arrays), and why."""
-    for keys, own in ((IDENTITY, files), (SKIPPED, [row.file for row in skipped])):
+    """Write which files have rows, and which were skipped, {file: reason}."""
+    for keys, own in ((IDENTITY, files), (SKIPPED, skipped)):
         _write_text(file, keys[0], [each.id for each in own])
         file[keys[1]] = np.array([each.size for each in own], np.int64)
         file[keys[2]] = np.array([each.modified for each in own], np.int64)
-    _write_text(file, SKIPPED[3], [row.reason for row in skipped])
+    _write_text(file, SKIPPED[3], list(skipped.values()))
 
 
 def _write_text(file, key, texts):
@@ -210,7 +198,8 @@ def _copy_rows(file, places):
     """Copy rows from where they lie into `file`, in runs that follow each other in one source."""
 
     def source_and_shift(number):
-        return places[number].path, places[number].row - number
+        path, row, _ = places[number]
+        return path, row - number
 
     for (path, shift), run in groupby(range(len(places)), source_and_shift):
         run = list(run)

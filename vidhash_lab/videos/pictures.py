@@ -38,18 +38,14 @@ class Fit:
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         if frame.width * frame.height > MAX_PIXELS:
             raise BrokenVideo(f"frames of {frame.width} x {frame.height} pixels are too large")
-        size, kept = self._shape.size, self._shape.kept
+        size, kind = self._shape.size, "gray" if self._shape.grey else "rgb24"
         aspect = frame.width * self._pixel_aspect / frame.height
         aspect = min(max(aspect, 1 / MAX_ASPECT), MAX_ASPECT)
-        short = max(size, round(size / kept))
+        short = max(size, round(size / self._shape.kept))
         width, height = round(short * max(aspect, 1)), round(short * max(1 / aspect, 1))
+        # One thread: the threads decode different files already.
         scaled = self._reformatter.reformat(
-            frame,
-            width,
-            height,
-            "gray" if self._shape.grey else "rgb24",
-            interpolation=Interpolation.BICUBIC,
-            threads=1,  # files are decoded side by side; more threads would wait for each other
+            frame, width, height, kind, interpolation=Interpolation.BICUBIC, threads=1
         )
         picture = np.atleast_3d(scaled.to_ndarray())
         top, left = (height - size) // 2, (width - size) // 2
@@ -70,17 +66,14 @@ def upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 
 def shrink(frames: np.ndarray, size: int) -> np.ndarray:
     """Scale square pictures (T, S, S, 1 or 3) down -> (T, size, size[, 3]) uint8."""
-    if frames.shape[1] != size:
-        kind, reformatter = "gray" if frames.shape[3] == 1 else "rgb24", VideoReformatter()
-        small = [
-            reformatter.reformat(
-                av.VideoFrame.from_ndarray(np.ascontiguousarray(frame).squeeze(), kind),
-                size,
-                size,
-                interpolation=Interpolation.AREA,
-                threads=1,
-            ).to_ndarray()
-            for frame in frames
-        ]
-        frames = np.stack(small).reshape(len(frames), size, size, -1)
-    return frames[..., 0] if frames.shape[3] == 1 else frames
+    frames = frames[..., 0] if frames.shape[3] == 1 else frames
+    if frames.shape[1] == size:
+        return frames
+    kind, reformatter = "rgb24" if frames.ndim == 4 else "gray", VideoReformatter()
+
+    def scaled(frame):
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), kind)
+        area = Interpolation.AREA
+        return reformatter.reformat(frame, size, size, interpolation=area, threads=1).to_ndarray()
+
+    return np.stack([scaled(frame) for frame in frames])

@@ -21,6 +21,7 @@ from vidhash_lab.videos.decoding import decode_frames, frame_times
 # In several threads, and with its macroblock tree on some processors, x264 writes the same frames
 # as another file every time.
 REPEATABLE = {"libx264": {"threads": "1", "mbtree": "0"}}
+CONTAINERS = {"mkv": "matroska", "m4v": "mp4", "ts": "mpegts", "mpg": "mpeg"}  # by ending
 
 
 def write_video(
@@ -47,9 +48,11 @@ def write_video(
     Raises ValueError for frames of another shape, and where there are none.
     """
     path, ticks, stream = Path(path), Fraction(1, 1000), None
+    ending = path.suffix.lower().removeprefix(".")
     reformatter = VideoReformatter()
     # The temporary name has no ending, so the container is named to ffmpeg.
-    with written_whole(path) as new, av.open(str(new), "w", format=_container(path)) as container:
+    form = CONTAINERS.get(ending, ending)
+    with written_whole(path) as new, av.open(str(new), "w", format=form) as container:
         for number, picture in enumerate(frames):
             frame = _frame(picture, even="420" in pixels)
             frame = reformatter.reformat(frame, format=pixels, threads=1)
@@ -82,24 +85,15 @@ def _frame(picture, even):
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
 
 
-def _container(path):
-    ending = path.suffix.lower().removeprefix(".")
-    names = {"mkv": "matroska", "m4v": "mp4", "ts": "mpegts", "mpg": "mpeg"}
-    return names.get(ending, ending)
-
-
-# ---- near-duplicates ---------------------------------------------------------------------------
-
-
 def _middle(picture, share):
-    """Cut the middle out of a picture (h, w, 3), `share` of each side."""
+    """Cut the middle, `share` of each side, out of a picture (h, w, 3)."""
     height, width = picture.shape[:2]
     top, left = round(height * (1 - share) / 2), round(width * (1 - share) / 2)
     return picture[top : height - top, left : width - left]
 
 
 def _smaller(picture):
-    """Halve the sides of a picture (h, w, 3), four pixels becoming one."""
+    """Average 2 x 2 pixels of a picture (h, w, 3) -> (h // 2, w // 2, 3)."""
     height, width = picture.shape[0] // 2, picture.shape[1] // 2
     cells = picture[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3)
     return cells.mean((1, 3)).round().astype(np.uint8)

@@ -11,15 +11,3 @@ from vidhash_lab.widgets.panels import (
     query_browser,
     radius_slider,
 )
-
-__all__ = [
-    "GATE_NAMES",
-    "CodeMap",
-    "gate_browser",
-    "mask_slider",
-    "order_guesser",
-    "panel",
-    "playable",
-    "query_browser",
-    "radius_slider",
-]

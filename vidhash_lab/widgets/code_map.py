@@ -62,25 +62,18 @@ class CodeMap(anywidget.AnyWidget):
     def __repr__(self):
         return f"CodeMap({len(self._codes)} videos, {8 * self._codes.shape[1]} bits)"
 
-    @traitlets.validate("query", "category", "bit")
-    def _check_number(self, proposal):
+    @traitlets.validate("query", "category", "bit", "colour_by")
+    def _check_choice(self, proposal):
         name, value = proposal["trait"].name, proposal["value"]
-        limits = {
-            "query": len(self._codes),
-            "category": len(self.data["category_names"]),
-            "bit": 8 * self._codes.shape[1],
-        }
-        if value is not None and not 0 <= value < limits[name]:
-            raise traitlets.TraitError(f"{name} {value}: there are 0 to {limits[name] - 1}")
+        choices = {
+            "query": range(len(self._codes)),
+            "category": range(len(self.data["category_names"])),
+            "bit": range(8 * self._codes.shape[1]),
+            "colour_by": self.data["colourings"],
+        }[name]
+        if value is not None and value not in choices:
+            raise traitlets.TraitError(f"{name} {value!r} is not in {choices}")
         return value
-
-    @traitlets.validate("colour_by")
-    def _check_colouring(self, proposal):
-        if proposal["value"] not in self.data["colourings"]:
-            raise traitlets.TraitError(
-                f"colour_by {proposal['value']!r}: these videos have {self.data['colourings']}"
-            )
-        return proposal["value"]
 
     @traitlets.observe("query")
     def _search(self, _):
@@ -89,8 +82,7 @@ class CodeMap(anywidget.AnyWidget):
                 self.nearest, self.status = {}, HINT
                 return
             found = nearest_videos(self._index, self._codes, self.query, self.data["k"])
-            self.nearest = answer(self.query, *found, self._labels)
-            self.status = sentence(self.nearest)
+            self.nearest, self.status = answer(self.query, *found, self._labels)
 
 
 def check_positions(positions, num_codes, num_videos):
@@ -116,10 +108,9 @@ def check_positions(positions, num_codes, num_videos):
 
 def browser_data(positions, feature_set, codes):
     """Gather what the browser needs to draw, arrays as little-endian bytes."""
-    categories = first_labels(feature_set.labels, len(codes))
-    stories = first_labels(feature_set.fine_labels, len(codes))
-    strips, ends = strip_jpegs(feature_set)
     labels = {"category": feature_set.labels, "story": feature_set.fine_labels}
+    categories, stories = (first_labels(each, len(codes)) for each in labels.values())
+    strips, ends = strip_jpegs(feature_set)
     return {
         "positions": positions.astype("<f4").tobytes(),
         "codes": codes.tobytes(),
@@ -131,8 +122,8 @@ def browser_data(positions, feature_set, codes):
         "strip_ends": ends.astype("<u4").tobytes(),
         "palette": list(COLOURS),
         "colourings": [name for name in labels if labels[name] is not None] + ["bit"],
-        "category_names": label_names(feature_set, "category", feature_set.labels),
-        "story_names": label_names(feature_set, "story", feature_set.fine_labels),
+        "category_names": label_names(feature_set, "category", labels["category"]),
+        "story_names": label_names(feature_set, "story", labels["story"]),
     }
 
 
@@ -146,14 +137,13 @@ def strip_jpegs(feature_set):
     strips = []
     for rows in np.split(np.arange(N), range(100, N, 100)):
         for frames in feature_set.pictures(rows)[:, chosen]:
-            strip = Image.fromarray(np.concatenate(list(frames), axis=1))
+            strip = Image.fromarray(np.hstack(frames))
             strip = strip.resize((count * width, STRIP_HEIGHT), Image.Resampling.BILINEAR)
             pixels = np.array(strip)
             pixels[:, width - 1 :: width] = 255  # a gap between frames
-            Image.fromarray(pixels).save(
-                buffer := io.BytesIO(), "JPEG", quality=QUALITY, optimize=True
-            )
-            strips.append(buffer.getvalue())
+            jpeg = io.BytesIO()
+            Image.fromarray(pixels).save(jpeg, "JPEG", quality=QUALITY, optimize=True)
+            strips.append(jpeg.getvalue())
     return b"".join(strips), np.cumsum([len(strip) for strip in strips])
 
 
@@ -165,10 +155,7 @@ def first_labels(labels, N):
 
 
 def story_ranks(categories, stories):
-    """Count the stories of each category from 0, both (N,) -> (N,): the story's place in its own.
-
-    -1 where a video has no story.
-    """
+    """Number the stories within their category from 0: both (N,) -> (N,), -1 for no story."""
     ranks = np.full(len(stories), -1)
     for category in np.unique(categories):
         members = np.flatnonzero((categories == category) & (stories >= 0))
@@ -187,25 +174,17 @@ def label_names(feature_set, kind, labels):
 
 def nearest_videos(index, codes, query, k):
     """Search the k nearest of one of an index's own codes, itself left out -> distances, videos."""
-    found = index.search(codes[[query]], min(k + 1, len(index)))
-    others = found[1][0] != query  # among many equal codes, itself need not be found
-    return tuple(array[0][others][:k] for array in found)
+    distances, videos = index.search(codes[[query]], min(k + 1, len(index)))
+    others = videos != query  # among many equal codes, itself need not be found
+    return distances[others][:k], videos[others][:k]
 
 
 def answer(query, distances, videos, labels):
-    """Write down what was found; `relevant`: shares a label with the query, None without labels."""
-    return {
-        "query": query,
-        "videos": videos.tolist(),
-        "distances": distances.tolist(),
-        "relevant": None if labels is None else is_relevant(labels[query], labels[videos]).tolist(),
-    }
-
-
-def sentence(nearest):
-    """Say in a line what an `answer` holds."""
-    distances, relevant = nearest["distances"], nearest["relevant"]
-    right = "" if relevant is None else f"{sum(relevant)} of "
-    share = "" if relevant is None else " share its category"
-    span = f"distances {distances[0]} to {distances[-1]}"
-    return f"video {nearest['query']}: {right}{len(distances)} nearest{share}, {span}"
+    """Describe the videos found -> `nearest` for the browser, and the status line."""
+    nearest = {"query": query, "videos": videos.tolist(), "distances": distances.tolist()}
+    nearest["relevant"], text = None, f"{len(videos)} nearest"
+    if labels is not None:
+        relevant = is_relevant(labels[query], labels[videos])
+        nearest["relevant"] = relevant.tolist()
+        text = f"{relevant.sum()} of {text} share its category"
+    return nearest, f"video {query}: {text}, distances {distances[0]} to {distances[-1]}"

@@ -37,17 +37,18 @@ def panel(
 
     `draw` is called with the controls' values by their names. What it raises is shown as status.
     """
-    room = ipywidgets.Layout(
+    layout = ipywidgets.Layout(
         flex="1 1 0%", min_width="0", max_width="820px", align_self="flex-start"
     )
-    picture = ipywidgets.Image(format="png", layout=room)
+    picture = ipywidgets.Image(format="png", layout=layout)
     status = ipywidgets.Label()
 
     def update(_=None):
         status.value = "drawing …"
         try:
             figure, text = draw(**{name: control.value for name, control in controls.items()})
-            picture.value, status.value = _png(figure), text
+            figure.savefig(png := io.BytesIO(), format="png", bbox_inches="tight")
+            picture.value, status.value = png.getvalue(), text
         except Exception as error:  # a widget's callback has no cell to show a traceback in
             status.value = f"{type(error).__name__}: {error}"
 
@@ -70,18 +71,13 @@ def query_browser(
     def draw(query, k):
         distances, found, relevant = retrieve(dataset, index, query_codes, query, k)
         figure = plots.query_results(
-            dataset.query.pictures(query)[0],
-            dataset.database.pictures(found),
-            distances,
-            relevant,
+            dataset.query.pictures(query)[0], dataset.database.pictures(found), distances, relevant,
             bits=8 * query_codes.shape[1],
-        )
-        if relevant is None:
-            return (
-                figure,
-                f"query {query}: {k} results, distances {distances[0]} to {distances[-1]}",
-            )
-        return figure, f"query {query}: {relevant.sum()} of {k} results share its category"
+        )  # fmt: skip
+        text = f"{k} results, distances {distances[0]} to {distances[-1]}"
+        if relevant is not None:
+            text = f"{relevant.sum()} of {k} results share its category"
+        return figure, f"query {query}: {text}"
 
     last, most = len(dataset.query) - 1, min(max(k, 20), len(index))
     return panel(draw, query=_slider("query", 0, last), k=_slider("k", min(k, most), most, 1))
@@ -108,11 +104,8 @@ def radius_slider(
         missed = wanted.sum() - relevant.sum()
         return figure, text + f"{missed} of {wanted.sum()} relevant are missed"
 
-    return panel(
-        draw,
-        radius=_slider("radius", result.bits // 8, result.bits // 2),
-        query=_slider("query", 0, len(dataset.query) - 1),
-    )
+    radius = _slider("radius", result.bits // 8, result.bits // 2)
+    return panel(draw, radius=radius, query=_slider("query", 0, len(dataset.query) - 1))
 
 
 def playable(
@@ -151,11 +144,8 @@ def mask_slider(frames: np.ndarray, seed: int = 0) -> ipywidgets.VBox:
         )
         return plots.masked_views(frames, masked), text
 
-    return panel(
-        draw,
-        hidden=_slider("hidden frames", T // 2, T - 1, 1),
-        order=_slider("random order", 0, 9),
-    )
+    hidden = _slider("hidden frames", T // 2, T - 1, 1)
+    return panel(draw, hidden=hidden, order=_slider("random order", 0, 9))
 
 
 def gate_browser(model: MCMSH, feature_set: FeatureSet) -> ipywidgets.VBox:
@@ -165,14 +155,10 @@ def gate_browser(model: MCMSH, feature_set: FeatureSet) -> ipywidgets.VBox:
     def draw(video, place):
         with torch.inference_mode():
             openings = model.eval().mc_mlp.gate_openings(feature_set.rows(video))
-        chosen = {
-            name: openings[places[place] + gate][0].numpy()
-            for name, gate in GATE_NAMES.items()
-            if places[place] + gate in openings
-        }
-        least = min(each.min() for each in chosen.values())
-        most = max(each.max() for each in chosen.values())
-        text = f"video {video}, {place}: gates open from {least:.2f} to {most:.2f}"
+        keys = {name: places[place] + gate for name, gate in GATE_NAMES.items()}
+        chosen = {name: openings[key][0].numpy() for name, key in keys.items() if key in openings}
+        span = np.concatenate([opening.ravel() for opening in chosen.values()])
+        text = f"video {video}, {place}: gates open from {span.min():.2f} to {span.max():.2f}"
         return plots.gates(feature_set.pictures(video)[0], chosen), text
 
     # No dropdown: JupyterLab takes its arrow keys and goes to the next cell.
@@ -203,9 +189,3 @@ def order_guesser(model: CHAIN, feature_set: FeatureSet) -> ipywidgets.VBox:
 
 def _slider(description, value, highest, lowest=0):
     return ipywidgets.IntSlider(value, lowest, highest, description=description, **SLIDER)
-
-
-def _png(figure):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight")
-    return buffer.getvalue()

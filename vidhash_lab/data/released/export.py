@@ -8,11 +8,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from vidhash_lab.data.features import VideoDataset
-from vidhash_lab.data.files import DataError, written_whole
+from vidhash_lab.data.files import DataError, PathLike, written_whole
 from vidhash_lab.data.released.sets import PUBLISHED_SETS
 
 
-def export(dataset: VideoDataset, folder: str | Path, layout: str = "fcvid") -> list[Path]:
+def export(dataset: VideoDataset, folder: PathLike, layout: str = "fcvid") -> list[Path]:
     """Write a `VideoDataset` as the files of a published data set -> their paths.
 
     Features are contiguous float32 `feats` (N, T, D), labels uint8 in `.mat` files of version 5.
@@ -36,9 +36,13 @@ def export(dataset: VideoDataset, folder: str | Path, layout: str = "fcvid") -> 
     folder, parts = Path(folder), PUBLISHED_SETS[layout].parts
     sources = {part: _one_source(dataset, layout, part, roles) for part, roles in parts.items()}
     for part, source in sources.items():
-        _check_no_other_labels(folder, part, source)
-    videos = sum(len(source) for source in sources.values())
-    written = []
+        there = [file for file in part.labels if (folder / file).exists()]
+        if source.labels is None and there:
+            raise DataError(
+                f"{folder / there[0]}: already there, but {source.paths[0]} has no labels to put "
+                "in its place. Remove it, or export to another folder."
+            )
+    videos, written = sum(map(len, sources.values())), []
     with ExitStack() as stack, tqdm(total=videos, unit="video", desc="export") as bar:
         for part, source in sources.items():
             shares = np.array_split(np.arange(len(source)), len(part.feats))
@@ -78,20 +82,11 @@ def _one_source(dataset, layout, part, roles):
     return source
 
 
-def _check_no_other_labels(folder, part, source):
-    there = [file for file in part.labels if (folder / file).exists()]
-    if source.labels is None and there:
-        raise DataError(
-            f"{folder / there[0]}: already there, but {source.paths[0]} has no labels to put in "
-            "its place. Remove it, or export to another folder."
-        )
-
-
-def _write_feats(path, source, share, bar, batch_size=256):
+def _write_feats(path, source, share, bar):
     with h5py.File(path, "w") as file:
         shape = len(share), source.num_frames, source.feature_dim
         feats = file.create_dataset("feats", shape, "f4")
-        for start in range(0, len(share), batch_size):
-            indices = share[start : start + batch_size]
-            feats[start : start + len(indices)] = source.rows(indices).numpy()
-            bar.update(len(indices))
+        for start in range(0, len(share), 256):
+            frames = source.rows(share[start : start + 256]).numpy()
+            feats[start : start + len(frames)] = frames
+            bar.update(len(frames))

@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from vidhash_lab.data.files import DataError
+from vidhash_lab.data.files import DataError, refusing_damage
 
 NUMERIC = {"double", "single", "logical", "sparse"}
 NUMERIC |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
@@ -29,71 +29,57 @@ def read_mat_labels(path: Path, key: str = "labels", videos: int | None = None) 
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such label file. Check the folder and the name.")
-    try:
+    with refusing_damage(path, f"`{key}` cannot be read, fetch the file again: no .mat file"):
         read = _read_hdf5 if h5py.is_hdf5(path) else _read_matlab_5
-        return _as_labels(path, key, *read(path, key, videos))
-    except DataError:
-        raise
-    except Exception as error:  # of a damaged file the two readers raise nearly anything
-        raise DataError(
-            f"{path}: `{key}` cannot be read: no .mat file, damaged or cut short "
-            f"({type(error).__name__}: {error}). Fetch it again."
-        ) from error
+        return _as_labels(path, key, read(path, key, videos))
 
 
 def _read_matlab_5(path, key, videos):
-    """Read a matrix by scipy -> the matrix, the shape that the header gives."""
+    """Read a matrix of version 7.2 or older, dense or sparse."""
     import scipy.io  # here and below: opening a feature file needs no scipy
 
     kinds = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
-    if key not in kinds:
-        raise _no_key(path, key, kinds)
+    _check_key(path, key, kinds)
     shape, kind = kinds[key]
     if kind not in NUMERIC:
         raise DataError(f"{path}: `{key}` is a MATLAB {kind}; expected 0 and 1, (N, C).")
     _check_shape(path, key, shape, videos)
     if scipy.io.matlab.matfile_version(path)[0] == 1:  # of version 5; 0 is version 4
         _check_elements(path, key)
-    return scipy.io.loadmat(path, variable_names=[key])[key], shape
+    matrix = scipy.io.loadmat(path, variable_names=[key])[key]
+    if matrix.shape != shape:
+        raise DataError(f"{path}: `{key}` should be {shape} by its header, but is {matrix.shape}.")
+    return matrix
 
 
 def _read_hdf5(path, key, videos):
-    """Read a matrix of version 7.3 -> the matrix, the shape that the header gives."""
-    with h5py.File(path) as file:
-        if key not in file:
-            raise _no_key(path, key, (name for name in file if not name.startswith("#")))
-        node = file[key]
-        sparse = "MATLAB_sparse" in node.attrs
-        if not sparse and (not isinstance(node, h5py.Dataset) or node.dtype.kind not in "biuf"):
-            raise DataError(f"{path}: `{key}` is no matrix of numbers; expected 0 and 1, (N, C).")
-        if sparse:
-            shape = int(node.attrs["MATLAB_sparse"]), len(node["jc"]) - 1
-        else:
-            shape = node.shape[::-1]
-        _check_shape(path, key, shape, videos)
-        return _sparse(node, shape) if sparse else node[()].T, shape
-
-
-def _sparse(node, shape):
-    """Put a sparse matrix together from its values, their rows, and where each column begins."""
+    """Read a matrix of version 7.3, dense or sparse."""
     import scipy.sparse
 
-    begins = node["jc"][()].astype(np.int64)
-    # MATLAB leaves both out where every value is 0.
-    values, rows = (node[part][()] if part in node else np.zeros(0) for part in ("data", "ir"))
-    return scipy.sparse.csc_array((values, rows.astype(np.int64), begins), shape)
+    with h5py.File(path) as file:
+        _check_key(path, key, (name for name in file if not name.startswith("#")))
+        node = file[key]
+        if "MATLAB_sparse" in node.attrs:  # its values, their rows, and where each column begins
+            shape = int(node.attrs["MATLAB_sparse"]), len(node["jc"]) - 1
+            _check_shape(path, key, shape, videos)
+            # MATLAB leaves values and rows out where every value is 0.
+            values, rows = (node[k][()] if k in node else np.zeros(0) for k in ("data", "ir"))
+            indices = rows.astype(np.int64), node["jc"][()].astype(np.int64)
+            return scipy.sparse.csc_array((values, *indices), shape)
+        if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "biuf":
+            raise DataError(f"{path}: `{key}` is no matrix of numbers; expected 0 and 1, (N, C).")
+        _check_shape(path, key, node.shape[::-1], videos)
+        return node[()].T
 
 
-def _as_labels(path, key, matrix, shape):
-    """Return what was read as (N, C) bool, if it has that shape and is all 0 and 1."""
+def _as_labels(path, key, matrix):
+    """Return what was read as (N, C) bool, if it is all 0 and 1."""
     import scipy.sparse
 
     if scipy.sparse.issparse(matrix):
         if matrix.format != "coo":  # of version 4; checked already
             matrix.check_format(full_check=True)  # else a row that is not there ends the process
         matrix = matrix.toarray()
-    if matrix.shape != shape:
-        raise DataError(f"{path}: `{key}` should be {shape} by its header, but is {matrix.shape}.")
     wrong = (matrix != 0) & (matrix != 1)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
@@ -115,20 +101,17 @@ def _check_shape(path, key, shape, videos):
         )
 
 
-def _no_key(path, key, found):
+def _check_key(path, key, found):
     names = sorted(found)
-    return DataError(f"{path}: no matrix `{key}`; found {names}. Rename it, or check the file.")
+    if key not in names:
+        raise DataError(f"{path}: no matrix `{key}`; found {names}. Rename it, or check the file.")
 
 
-# ---- a look at version 5 before scipy reads it -------------------------------------------------
-#
 # scipy 1.17 ends the process at an unknown type number, and at a sparse matrix whose indices lead
 # outside it; found with tests/fuzz/fuzz_loaders.py. Here they are a ValueError.
-#
 # An element of the file is a type, a size in bytes, and that many bytes, padded to eight; four
 # bytes and fewer lie in one word with both. A matrix is an element of elements: flags, dimensions,
 # name, values; a sparse one has the rows and where each column begins before its values.
-
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8"}
 NUMBERS |= {13: "u8"}
 MATRIX, COMPRESSED, SPARSE = 14, 15, 5

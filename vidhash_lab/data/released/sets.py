@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vidhash_lab.data.features import FeatureSet, Paths, VideoDataset
-from vidhash_lab.data.files import DataError
+from vidhash_lab.data.features import FeatureSet, VideoDataset
+from vidhash_lab.data.files import DataError, PathLike
 from vidhash_lab.data.released.mat_files import read_mat_labels
-from vidhash_lab.data.rows import Rows
+from vidhash_lab.data.rows import Paths, Rows
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,14 @@ class PublishedSet:
         return [name for part in self.parts for name in part.feats] + labels
 
 
-def _trained_on_database(short, train, query):
-    """Make the parts of a set whose training videos are its database."""
+def _trained_on_database(short, train, query, categories, offered):
+    """Make a set whose training videos are its database, and whose title ends in C."""
     known, asked = (
         Part((f"{short}_{split}_feats.h5",), videos, (f"{short}_{split}_labels.mat",))
         for split, videos in (("train", train), ("test", query))
     )
-    return {"train": known, "database": known, "query": asked}
+    title = f"{short.upper()}{categories}"
+    return PublishedSet(title, known, known, asked, 25, 4096, categories, offered)
 
 
 _FCVID_TEST = Part(("fcv_test_feats.h5",), 45_600, ("fcv_test_labels.mat",))
@@ -105,27 +106,17 @@ PUBLISHED_SETS = {
         "https://pan.baidu.com/s/1jpqcRRFdiemGvlPpukxJ6Q?pwd=0000, labels also "
         "https://cloud.tsinghua.edu.cn/d/056678341d2b46949cfd/",
     ),
-    "ucf101": PublishedSet(
-        "UCF101",
-        **_trained_on_database("ucf", 9_537, 3_783),
-        num_frames=25,
-        feature_dim=4096,
-        categories=101,
-        offered="https://pan.baidu.com/s/1c2NMC0Y8R3zn4ionzKUP4g?pwd=0000",
+    "ucf101": _trained_on_database(
+        "ucf", 9_537, 3_783, 101, "https://pan.baidu.com/s/1c2NMC0Y8R3zn4ionzKUP4g?pwd=0000"
     ),
-    "hmdb51": PublishedSet(
-        "HMDB51",
-        **_trained_on_database("hmdb", 3_570, 1_530),
-        num_frames=25,
-        feature_dim=4096,
-        categories=51,
-        offered="https://pan.baidu.com/s/1su2STM7b2mg-jBfsN5iRIQ?pwd=0000",
+    "hmdb51": _trained_on_database(
+        "hmdb", 3_570, 1_530, 51, "https://pan.baidu.com/s/1su2STM7b2mg-jBfsN5iRIQ?pwd=0000"
     ),
 }
 
 
 def open_published(
-    name: str, root: str | Path | None, in_memory: bool = False, views: Paths | None = None
+    name: str, root: PathLike | None, in_memory: bool = False, views: Paths | None = None
 ) -> VideoDataset:
     """Open a published data set from the folder where its released files lie -> VideoDataset.
 
@@ -145,7 +136,7 @@ def open_published(
     opened = {}
     for part, roles in published.parts.items():
         paths = [folder / file for file in part.feats]
-        labels = read_part_labels(part, folder, np.diff(Rows(paths, "feats", 3).starts))
+        labels = read_part_labels(part, folder, Rows(paths, "feats").counts)
         part_views = views if "train" in roles else None
         opened[part] = FeatureSet(paths, labels=labels, views=part_views, in_memory=in_memory)
     _check_columns(opened)
@@ -165,7 +156,7 @@ def read_part_labels(part: Part, folder: Path, counts: Iterable[int]) -> np.ndar
     paths = [folder / file for file in part.labels]
     if not paths or not (part.labels_needed or all(path.is_file() for path in paths)):
         return None
-    read = [read_mat_labels(path, part.key, int(count)) for path, count in zip(paths, counts)]
+    read = [read_mat_labels(path, part.key, count) for path, count in zip(paths, counts)]
     for path, labels in zip(paths, read):
         if labels.shape[1] != read[0].shape[1]:
             raise DataError(
@@ -194,30 +185,28 @@ def differences(published: PublishedSet, part: Part, feature_set: FeatureSet) ->
 
 
 def _folder_of(published, name, root):
-    expected = f"{published.title} is {', '.join(published.files)}"
-    offer = f"Its authors offer it at {published.offered}"
-    if root is None:
-        raise FileNotFoundError(
-            f"{name!r} needs root=, the folder where its released files lie: {expected}. {offer}"
-        )
-    folder = Path(root)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; expected {expected}. {offer}")
+    folder = Path(root or "")
     missing = [file for file in published.files if not (folder / file).is_file()]
-    if missing:
+    if root is None:
+        problem = f"{name!r} needs root=, the folder where its released files lie:"
+    elif not folder.is_dir():
+        problem = f"{folder}: no such folder; expected"
+    elif missing:
         found = sorted(path.name for path in folder.iterdir())
         listed = found if len(found) <= 20 else [*found[:20], f"… {len(found)} in all"]
-        raise FileNotFoundError(
-            f"{folder}: {', '.join(missing)} missing; found {listed}; {expected}. {offer}"
-        )
-    return folder
+        problem = f"{folder}: {', '.join(missing)} missing; found {listed};"
+    else:
+        return folder
+    raise FileNotFoundError(
+        f"{problem} {published.title} is {', '.join(published.files)}. Its authors offer it at "
+        f"{published.offered}"
+    )
 
 
 def _check_columns(opened):
-    """Raise unless the labels of all parts have the same number of columns."""
-    labelled = {part: s.labels.shape[1] for part, s in opened.items() if s.labels is not None}
-    (first, ours), *others = labelled.items()
-    for part, theirs in others:
+    columns = {part: s.labels.shape[1] for part, s in opened.items() if s.labels is not None}
+    first, ours = next(iter(columns.items()))
+    for part, theirs in columns.items():
         if theirs != ours:
             here, there = ((p.labels or p.feats)[0] for p in (part, first))
             raise DataError(

@@ -24,15 +24,11 @@ from pathlib import Path
 
 import h5py
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from vidhash_lab.data.stories.handwriting import (
-    choose_handwriting,
-    handwriting,
-    handwriting_pools,
-)
+from vidhash_lab.data.stories.handwriting import choose_handwriting, handwriting, handwriting_pools
 from vidhash_lab.data.stories.network import (
     BACKBONE,
     FEATURE_DIM,
@@ -97,21 +93,14 @@ def stories(config: DigitStoriesConfig) -> Tensor:
     return torch.stack([forward, forward.flip(1)], 1).flatten(0, 1)
 
 
-def seeded_generator(config: DigitStoriesConfig, purpose: str) -> torch.Generator:
+def seeded_generator(config: DigitStoriesConfig, purpose: str) -> Generator:
     """Give every purpose random numbers of its own: a larger split leaves the others unchanged."""
     digest = hashlib.sha256(f"{config.seed} {purpose}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
-
-
-# ---- from digits to frames ---------------------------------------------------------------------
+    return Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
 
 def draw_script(
-    digits: Tensor,
-    num_frames: int,
-    pool: Tensor,
-    config: DigitStoriesConfig,
-    generator: torch.Generator,
+    digits: Tensor, num_frames: int, pool: Tensor, config: DigitStoriesConfig, generator: Generator
 ) -> Script:
     """Draw up B videos that show (B, shots) digits in `num_frames` frames -> Script.
 
@@ -175,18 +164,11 @@ def render_scene(script: Script, frame_size: int = FRAME_SIZE) -> Tensor:
     return torch.maximum(digits, backgrounds[torch.arange(B)[:, None], script.shots]).clamp(0, 1)
 
 
-def add_noise(scene: Tensor, config: DigitStoriesConfig, generator: torch.Generator) -> Tensor:
-    """Add the sensor's Gaussian noise to pictures of any shape, kept in [0, 1]."""
+def render(script: Script, config: DigitStoriesConfig, generator: Generator) -> Tensor:
+    """Render B videos with the sensor's Gaussian noise -> (B, T, 32, 32) float32 in [0, 1]."""
+    scene = render_scene(script)
     noise = torch.randn(scene.shape, generator=generator)
     return noise.mul_(config.noise).add_(scene).clamp_(0, 1)
-
-
-def render(script: Script, config: DigitStoriesConfig, generator: torch.Generator) -> Tensor:
-    """Render B videos as the camera saw them -> (B, T, 32, 32) float32 in [0, 1]."""
-    return add_noise(render_scene(script), config, generator)
-
-
-# ---- from frames to files ----------------------------------------------------------------------
 
 
 def split_script(config: DigitStoriesConfig, split: str) -> tuple[Tensor, Script]:
@@ -213,51 +195,40 @@ def _layout(config, split):
     }
 
 
-def _attributes(config):
-    """Say what is in a file and how it was made."""
-    digits = stories(config).tolist()
-    return {
-        "config": json.dumps(asdict(config)),
-        "backbone": BACKBONE,
-        "frames": f"all {config.num_frames} frames, {FRAME_SIZE} x {FRAME_SIZE} grey",
-        "story_names": ["→".join(map(str, story)) for story in digits],
-        "category_names": ["·".join(map(str, sorted(story))) for story in digits[::2]],
-    }
-
-
+@one_thread()
 def build(config: DigitStoriesConfig, folder: Path) -> None:
     """Render the data set and describe it by features: writes three HDF5 files into `folder`.
 
     Features are those of the 8-bit thumbnails: `digit_features(thumbnails / 255)` gives them again.
     Another kind of processor may round the last digit of a few otherwise.
     """
-    total = sum(getattr(config, split) for split in SPLITS)
+    digits = stories(config).tolist()
+    attributes = {
+        "config": json.dumps(asdict(config)),
+        "backbone": BACKBONE,
+        "frames": f"all {config.num_frames} frames, {FRAME_SIZE} x {FRAME_SIZE} grey",
+        "story_names": ["→".join(map(str, story)) for story in digits],
+        "category_names": ["·".join(map(str, sorted(story))) for story in digits[::2]],
+    }
+    total = config.train + config.database + config.query
     with tqdm(total=total, desc="building digit stories", unit=" videos") as progress:
         for split in SPLITS:
-            with h5py.File(Path(folder) / f"{split}.h5", "w") as file:
-                file.attrs.update(_attributes(config))
+            with h5py.File(folder / f"{split}.h5", "w") as file:
+                file.attrs.update(attributes)
                 for name, (shape, dtype) in _layout(config, split).items():
                     file.create_dataset(name, shape, dtype)
-                _fill(file, config, split, progress)
-
-
-@one_thread()
-def _fill(file, config, split, progress):
-    story, script = split_script(config, split)
-    file["labels"][:] = F.one_hot(story // 2, NUM_CATEGORIES).bool()
-    file["fine_labels"][:] = F.one_hot(story, 2 * NUM_CATEGORIES).bool()
-    file["shots"][:] = script.shots.char()
-    file["distractors"][:] = script.distractors
-    generator = seeded_generator(config, f"{split} noise")
-    for start in range(0, len(story), CHUNK):
-        rows = slice(start, min(start + CHUNK, len(story)))
-        thumbnails = render(script[rows], config, generator).mul_(255).round_().byte()
-        file["thumbnails"][rows] = thumbnails
-        file["feats"][rows] = digit_features(thumbnails / 255).half()
-        progress.update(len(thumbnails))
-
-
-# ---- the cache ---------------------------------------------------------------------------------
+                story, script = split_script(config, split)
+                file["labels"][:] = F.one_hot(story // 2, NUM_CATEGORIES).bool()
+                file["fine_labels"][:] = F.one_hot(story, 2 * NUM_CATEGORIES).bool()
+                file["shots"][:] = script.shots.char()
+                file["distractors"][:] = script.distractors
+                generator = seeded_generator(config, f"{split} noise")
+                for start in range(0, len(story), CHUNK):
+                    rows = slice(start, min(start + CHUNK, len(story)))
+                    thumbnails = render(script[rows], config, generator).mul_(255).round_().byte()
+                    file["thumbnails"][rows] = thumbnails
+                    file["feats"][rows] = digit_features(thumbnails / 255).half()
+                    progress.update(len(thumbnails))
 
 
 def cache_name(config: DigitStoriesConfig) -> str:
@@ -285,7 +256,7 @@ def open_or_build(config: DigitStoriesConfig, cache_folder: Path) -> Path:
     Several processes may do so at once: each builds in a folder of its own, then renames it. A
     damaged data set is replaced, with a warning; an interrupted build leaves nothing behind.
     """
-    folder = Path(cache_folder) / cache_name(config)
+    folder = cache_folder / cache_name(config)
     was_there = folder.exists()
     if is_complete(folder, config):
         return folder

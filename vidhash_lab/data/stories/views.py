@@ -29,7 +29,7 @@ def open_or_build_views(config: DigitStoriesConfig, folder: Path, num_views: int
     """
     if num_views < 1:
         raise ValueError(f"num_views={num_views}: as many views of each video, 1 or more")
-    path = Path(folder) / f"train_views_{num_views}.h5"
+    path = folder / f"train_views_{num_views}.h5"
     if is_complete(path, config, num_views):
         return path
     if path.exists():
@@ -44,13 +44,10 @@ def is_complete(path: Path, config: DigitStoriesConfig, num_views: int) -> bool:
     try:
         with h5py.File(path) as file:
             views, version = file["views"], file.attrs["views_version"]
-            return version == VIEWS_VERSION and views.shape == _shape(config, num_views)
+            shape = config.train, num_views, config.num_frames, FEATURE_DIM
+            return version == VIEWS_VERSION and views.shape == shape
     except (OSError, KeyError, RuntimeError):  # absent, cut short, damaged within
         return False
-
-
-def _shape(config, num_views):
-    return config.train, num_views, config.num_frames, FEATURE_DIM
 
 
 @one_thread()
@@ -59,14 +56,20 @@ def build_views(config: DigitStoriesConfig, source: Path, path: Path, num_views:
 
     View v is the same whatever their number: it has random numbers of its own.
     """
+    shape = config.train, num_views, config.num_frames, FEATURE_DIM
     generators = [seeded_generator(config, f"train view {view}") for view in range(num_views)]
     with (
         h5py.File(source) as videos,
         h5py.File(path, "w") as file,
         tqdm(total=config.train, desc=f"building {num_views} views", unit=" videos") as progress,
     ):
-        file.attrs.update(_attributes(videos))
-        views = file.create_dataset("views", _shape(config, num_views), "float16")
+        file.attrs["views_version"] = VIEWS_VERSION
+        file.attrs.update({key: videos.attrs[key] for key in ("config", "backbone")})
+        file.attrs["augmentation"] = (
+            f"one draw per view: crop of {augmentation.CROP_AREA} of the area, stretched by "
+            f"{augmentation.CROP_RATIO}, brightness times {augmentation.BRIGHTNESS}"
+        )
+        views = file.create_dataset("views", shape, "float16")
         for start in range(0, config.train, CHUNK):
             rows = slice(start, min(start + CHUNK, config.train))
             clips = torch.from_numpy(videos["thumbnails"][rows])[:, :, None] / 255
@@ -74,16 +77,3 @@ def build_views(config: DigitStoriesConfig, source: Path, path: Path, num_views:
                 frames = augmentation.augment_clips(clips, generator)[:, :, 0]
                 views[rows, view] = digit_features(frames).half()
             progress.update(len(clips))
-
-
-def _attributes(videos):
-    """Say how the views were made."""
-    return {
-        "views_version": VIEWS_VERSION,
-        "config": videos.attrs["config"],
-        "backbone": videos.attrs["backbone"],
-        "augmentation": (
-            f"one draw per view: crop of {augmentation.CROP_AREA} of the area, stretched by "
-            f"{augmentation.CROP_RATIO}, brightness times {augmentation.BRIGHTNESS}"
-        ),
-    }
