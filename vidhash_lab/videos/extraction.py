@@ -103,16 +103,7 @@ def extract(
     if labels is not None:
         label_rows, category_names = read_video_labels(labels, [file.id for file in files])
     backbone = open_backbone(backbone, device)
-    settings = {  # all that rows depend on: a run goes on with a file of the same settings only
-        "backbone": backbone.name,
-        "frame_size": backbone.frame_size,
-        "kept": backbone.kept,
-        "grey": backbone.grey,
-        "num_frames": num_frames,
-        "thumbnails": min(thumbnails, backbone.frame_size),
-        "views": num_views,  # named so in the files that earlier versions have written
-        "seed": seed if num_views else None,
-    }
+    settings = _settings(backbone, num_frames, thumbnails, num_views, seed)
     with locked(out) as unwritable:
         parts = Parts(out, settings, unwritable)
         missing = parts.missing(files, retry_skipped)
@@ -124,6 +115,20 @@ def extract(
         raise DataError(f"{folder}: no video of two frames or more. First: {first}")
     skipped = {id: why for id, why in skipped.items() if id not in unread}
     return ExtractionReport(out, len(files) - len(without), skipped, unread)
+
+
+def _settings(backbone, num_frames, thumbnails, num_views, seed):
+    """Name all that rows depend on: a run goes on with a file of the same settings only."""
+    return {
+        "backbone": backbone.name,
+        "frame_size": backbone.frame_size,
+        "kept": backbone.kept,
+        "grey": backbone.grey,
+        "num_frames": num_frames,
+        "thumbnails": min(thumbnails, backbone.frame_size),
+        "views": num_views,  # named so in the files that earlier versions have written
+        "seed": seed if num_views else None,
+    }
 
 
 def _at_least(least, name, value):
