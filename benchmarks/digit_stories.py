@@ -22,7 +22,7 @@ def main():
         folder = open_or_build(config, Path(cache))
         seconds = time.perf_counter() - start
         start = time.perf_counter()
-        assert is_complete(folder, config)
+        assert is_complete(folder)
         reopening = time.perf_counter() - start
         size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -296,3 +296,16 @@ def test_odd_numbers_are_refused_before_any_work(train, name, value):
 def test_bits_that_fill_no_bytes_are_refused_before_training(train, bits):
     with pytest.raises(ValueError, match=f"bits is {bits}; expected a multiple of 8"):
         LSH.for_dataset(train, bits=bits)
+
+
+def test_other_features_of_the_same_shape_are_refused_and_a_moved_file_is_not(
+    random_features, tmp_path
+):
+    path, run, recipe = random_features(), tmp_path / "run.pt", RECIPE | {"epochs": 2}
+    train = FeatureSet(path)
+    fit(new_model(train), train, **recipe, checkpoint=run)
+    other = FeatureSet(random_features("other.h5", seed=1))
+    with pytest.raises(DataError, match="another run \\(data was"):
+        fit(new_model(other), other, **recipe, checkpoint=run)
+    moved = FeatureSet(path.rename(tmp_path / "moved.h5"))
+    assert len(fit(new_model(moved), moved, **recipe, checkpoint=run)) == 2

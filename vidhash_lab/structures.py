@@ -23,6 +23,7 @@ import hashlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ from tqdm.auto import tqdm
 
 from vidhash_lab.data.catalog import cache_folder
 from vidhash_lab.data.features import FeatureSet
-from vidhash_lab.data.files import DataError, refusing_damage, written_whole
+from vidhash_lab.data.files import DataError, check_seal, refusing_damage, written_whole
 
 NEAREST = 5  # anchors that are kept of each video, nearest first
 OTHER, SIMILAR, MIDDLE = 0, 1, 2  # tags of a pair of videos
@@ -177,34 +178,36 @@ def find_structures(
     """Find the anchors of a feature set and each video's nearest five.
 
     They are kept in `structures/` beside the feature file (in the cache folder where that cannot
-    be written), under a key of the files, `num_anchors`, `seed` and `recipe`.
+    be written), under a key of the fingerprint of `train`, `num_anchors`, `seed` and `recipe`. A
+    kept file that is damaged is a warning, and written anew.
 
     Args:
         points: function of `train` -> (N, W) float32; None = mean features of each video.
         recipe: what the points are made of, in words; other words, other structures.
 
     Raises:
-        DataError: there are too few different videos, or the kept file is damaged.
+        DataError: there are too few different videos.
     """
-    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in train.paths]
-    key = hashlib.sha256(json.dumps([files, num_anchors, seed, recipe]).encode()).hexdigest()[:16]
+    made_of = json.dumps([train.fingerprint(), num_anchors, seed, recipe])
+    key = hashlib.sha256(made_of.encode()).hexdigest()[:16]
     beside = train.paths[0].parent
     folder = (beside if os.access(beside, os.W_OK) else cache_folder()) / "structures"
     path = folder / f"{train.paths[0].stem}-{key}.h5"
     if path.is_file():
-        with (
-            refusing_damage(path, "not structures of this kit (delete it)"),
-            h5py.File(path) as file,
-        ):
-            seconds = float(file.attrs.get("seconds", 0))  # older files do not have it
-            return Structures(file["anchors"][:], file["nearest"][:], seconds)
+        try:
+            check_seal(path)
+            with refusing_damage(path), h5py.File(path) as file:
+                seconds = float(file.attrs["seconds"])
+                return Structures(file["anchors"][:], file["nearest"][:], seconds)
+        except DataError as error:
+            warnings.warn(f"{error} Its structures are found anew.", stacklevel=2)
     import faiss  # imported where it is used: it takes a while
 
     started = time.perf_counter()
     found = (points or video_means)(train)
     anchors = find_anchors(found, num_anchors, seed)
     structures = Structures(anchors, faiss.knn(found, anchors, NEAREST)[1].astype(np.int32))
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with written_whole(path, sealed=True) as temporary, h5py.File(temporary, "w") as file:
         file["anchors"], file["nearest"] = structures.anchors, structures.nearest
         file.attrs["seconds"] = time.perf_counter() - started
     return structures

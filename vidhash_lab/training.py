@@ -195,6 +195,7 @@ def _recipe(train, epochs, batch_size, learning_rate, schedule, seed, precision)
         "seed": seed,
         "precision": precision,
         "videos": len(train),
+        "data": train.fingerprint(),
     }
 
 

@@ -99,14 +99,15 @@ def test_rows_are_integers(random_features):
         (dict(feats=np.zeros((64, 2, 3))), "float64; features are float16 or float32"),
         (dict(feats=np.zeros((0, 2, 3), "f4")), "nothing in it"),
         (dict(labels=np.zeros((63, 5), bool)), "`labels` has 63 rows, `feats` has 64"),
-        (dict(labels=np.zeros(64, bool)), r"`labels` has shape \(64,\); expected \(N, C\)"),
+        (dict(labels=np.zeros(64, bool)), r"are \(64,\); expected one multi-hot row .*\(64, C\)"),
+        (dict(video_ids=np.arange(64)), "`video_ids` is of int64; expected text"),
         (dict(thumbnails=np.zeros((3, 10, 2, 2), "u1")), "`thumbnails` has 3 rows"),
     ],
 )
 def test_an_odd_file_is_named_with_what_is_wrong(random_features, change, says):
     path = edit(random_features(), **change)
     with pytest.raises(DataError, match=says) as error:
-        FeatureSet(path)
+        FeatureSet(path).video_ids  # noqa: B018
     assert str(path) in str(error.value)
 
 
@@ -255,6 +256,9 @@ def test_names_of_videos(random_features):
     assert FeatureSet(edit(path, video_ids=names)).video_ids.tolist() == names
     with pytest.raises(DataError, match="`video_ids` has 63 rows"):
         FeatureSet(edit(path, video_ids=names[1:])).video_ids  # noqa: B018
+    edit(path, video_ids=[name.encode("latin-1") for name in names])
+    with pytest.raises(DataError, match=r"features\.h5, row 0: `video_ids` is .*no UTF-8"):
+        FeatureSet(path).video_ids  # noqa: B018
 
 
 def test_prefetch_keeps_order_and_passes_errors_on():
@@ -283,3 +287,113 @@ def test_labels_that_are_no_numbers_are_refused(tmp_path):
         file["labels"] = [[b"cat"], [b"dog"]]
     with pytest.raises(DataError, match=r"named\.h5: `labels` is of .*; expected numbers"):
         FeatureSet(tmp_path / "named.h5")
+
+
+@pytest.mark.parametrize("sampled", [8 << 20, 8000])
+def test_a_fingerprint_is_of_the_contents(random_features, tmp_path, monkeypatch, sampled):
+    monkeypatch.setattr("vidhash_lab.data.features.SAMPLED_BYTES", sampled)
+    path = random_features()
+    ours = FeatureSet(path).fingerprint()
+    assert len(ours) == 16 and int(ours, 16)
+    moved = random_features("moved.h5", chunks=(5, 3, 12), compression="gzip")
+    parts = [random_features(f"{n}.h5", (32, 10, 12)) for n in range(2)]
+    for n, part in enumerate(parts):
+        edit(part, feats=read(path)[32 * n : 32 * (n + 1)].numpy(), labels=None)
+    assert ours == FeatureSet(moved).fingerprint() == FeatureSet(parts).fingerprint()
+    assert ours == FeatureSet(path, in_memory=True).fingerprint()
+    others = [random_features("other.h5", seed=1), random_features("half.h5", dtype="float16")]
+    others.append(random_features("fewer.h5", (63, 10, 12)))
+    views = edit(tmp_path / "v.h5", views=read(path)[:, None].numpy())
+    others = [FeatureSet(other).fingerprint() for other in others]
+    others.append(FeatureSet(path, views=views).fingerprint())
+    assert len({ours, *others}) == 5
+
+
+def test_a_fingerprint_of_a_data_set_sees_its_labels(random_features):
+    path = random_features()
+    ours, features = open_dataset(path).fingerprint(), FeatureSet(path).fingerprint()
+    edit(path, labels=np.eye(64, dtype=bool))
+    assert open_dataset(path).fingerprint() != ours and len(ours) == 16
+    assert FeatureSet(path).fingerprint() == features
+
+
+@pytest.mark.parametrize("value", [-1, 2, 0.3, np.nan])
+def test_labels_are_0_or_1(random_features, value):
+    path = random_features()
+    labels = np.zeros((64, 5))
+    labels[[3, 8], 2] = value
+    edit(path, labels=labels)
+    says = rf"row 3, column 2: `labels` is {value}.*2 values.*labels > 0.*classes=C"
+    with pytest.raises(DataError, match=rf"features\.h5, {says}"):
+        FeatureSet(path)
+    with pytest.raises(DataError, match=says):
+        FeatureSet(random_features(), labels=labels)
+    edit(path, labels=labels != 0, fine_labels=labels)
+    with pytest.raises(DataError, match=says.replace("`labels`", "`fine_labels`")):
+        FeatureSet(path)
+
+
+@pytest.mark.parametrize("shape", [(64,), (64, 1)])
+def test_class_numbers_are_read_where_that_is_said(random_features, tmp_path, shape):
+    numbers = np.arange(64) % 4
+    for part in ("train", "database", "query"):
+        edit(random_features(f"{part}.h5"), labels=numbers.reshape(shape))
+    with pytest.raises(DataError):
+        open_dataset(tmp_path)
+    read = open_dataset(tmp_path, classes=5).query.labels
+    assert read.dtype == bool and np.array_equal(read, np.eye(5)[numbers])
+    given = FeatureSet(tmp_path / "train.h5", labels=numbers.reshape(shape), classes=5)
+    assert np.array_equal(given.labels, read)
+    with pytest.raises(
+        DataError, match=r"train\.h5, row 3: `labels` is 3; class numbers are 0 to 2"
+    ):
+        open_dataset(tmp_path, classes=3)
+    with pytest.raises(DataError, match="expected one class number each"):
+        FeatureSet(random_features(), classes=5)
+
+
+ELSEWHERE = ["external link", "link", "link to an external link", "external storage", "virtual"]
+ELSEWHERE += ["virtual, large"]
+
+
+def elsewhere(file, key, kind):
+    """Put what stands as `key` elsewhere, and something that leads there in its place."""
+    with h5py.File(file.filename + ".other", "w") as other:
+        other["padding"] = np.zeros(100)
+        file.copy(key, other)
+        source = h5py.VirtualSource(other[key])
+    whole = file.pop(key)
+    if kind == "external link":
+        file[key] = h5py.ExternalLink(file.filename + ".other", key)
+    elif kind == "link":
+        file[key] = h5py.SoftLink("/away")
+    elif kind == "link to an external link":
+        file["outer"] = h5py.ExternalLink(file.filename + ".other", "/")
+        file[key] = h5py.SoftLink(f"/outer/{key}")
+    elif kind == "external storage":
+        file.create_dataset(key, whole.shape, whole.dtype, external="/etc/passwd")
+    else:
+        shape = (10**9, *whole.shape[1:]) if kind == "virtual, large" else whole.shape
+        layout = h5py.VirtualLayout(shape, whole.dtype)
+        layout[: len(whole)] = source
+        file.create_virtual_dataset(key, layout)
+
+
+@pytest.mark.parametrize("key", ["feats", "labels", "thumbnails", "video_ids", "views"])
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_data_that_lie_elsewhere_are_refused(random_features, key, kind):
+    path = random_features()
+    edit(path, thumbnails=np.ones((64, 10, 2, 2), "u1"), video_ids=np.full(64, "name", "S4"))
+    edit(path, views=np.ones((64, 2, 10, 12), "f4"))
+    assert FeatureSet(path).video_ids[5] == "name"
+    with h5py.File(path, "a") as file:
+        elsewhere(file, key, kind)
+    with pytest.raises(DataError, match=rf"features\.h5: `{key}` is a link.* Copy its values"):
+        FeatureSet(path).video_ids  # noqa: B018
+
+
+@pytest.mark.parametrize("number", [-1, 2.5])
+def test_an_odd_number_of_views_is_refused_before_any_work(tmp_path, number):
+    with pytest.raises(ValueError, match=f"num_views={number}"):
+        open_dataset("digit-stories-mini", tmp_path, num_views=number)
+    assert not list(tmp_path.iterdir())

@@ -1,12 +1,15 @@
-"""Files are written whole or not at all, and leave nothing behind."""
+"""Files are written whole or not at all, and leave nothing behind; damage is told from trouble."""
 
+import errno
 import os
 import subprocess
 import sys
 
+import h5py
+import numpy as np
 import pytest
 
-from vidhash_lab.data.files import written_whole
+from vidhash_lab.data.files import DataError, check_seal, refusing_damage, seal, written_whole
 
 
 def test_what_an_error_leaves_is_removed(tmp_path):
@@ -30,3 +33,57 @@ def test_what_a_killed_process_left_goes_at_the_next_write_and_no_other(tmp_path
     with written_whole(path) as new:
         new.write_text("whole")
     assert not left.exists() and all(each.exists() for each in (living, *others))
+
+
+@pytest.fixture
+def sealed(tmp_path):
+    path = tmp_path / "sealed.h5"
+    with written_whole(path, sealed=True) as new, h5py.File(new, "w") as file:
+        file["feats"] = np.arange(300_000, dtype="f4")
+    return path
+
+
+def test_a_sealed_file_is_an_hdf5_file(sealed):
+    check_seal(sealed)
+    with h5py.File(sealed) as file:
+        mapped = np.memmap(sealed, "f4", "r", file["feats"].id.get_offset(), file["feats"].shape)
+        assert np.array_equal(mapped, np.arange(300_000)) and np.array_equal(mapped, file["feats"])
+
+
+def test_every_flipped_bit_is_noticed(sealed):
+    whole = sealed.read_bytes()
+    for place in [0, len(whole) // 2, len(whole) - 33, *range(len(whole) - 32, len(whole))]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 4
+        sealed.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"sealed\.h5: (damaged|has no checksum)"):
+            check_seal(sealed)
+
+
+@pytest.mark.parametrize("size", [0, 5, 31, 32, 1 << 20, -1])
+def test_a_file_cut_short_has_no_checksum(sealed, size):
+    sealed.write_bytes(sealed.read_bytes()[:size])
+    with pytest.raises(DataError, match="has no checksum"):
+        check_seal(sealed)
+
+
+def test_an_empty_file_can_be_sealed(tmp_path):
+    (tmp_path / "empty").touch()
+    seal(tmp_path / "empty")
+    check_seal(tmp_path / "empty")
+
+
+SYSTEM = [OSError(getattr(errno, name), name) for name in ("EIO", "EACCES", "EMFILE", "ENOSPC")]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), *SYSTEM])
+def test_troubles_of_the_system_are_no_damage(error):
+    with pytest.raises(type(error)) as raised, refusing_damage("file.h5"):
+        raise error
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("error", [OSError("no HDF5"), OSError(errno.EINVAL, "seek"), KeyError()])
+def test_what_a_reader_says_is_damage(error):
+    with pytest.raises(DataError, match=r"file\.h5: .*damaged"), refusing_damage("file.h5"):
+        raise error

@@ -78,7 +78,7 @@ def test_every_odd_video_and_every_bad_file_is_told_at_once(write_published, tol
     assert re.search(r"WRONG .*test_feats_2\.h5: .*: 2 videos have NaN.* First rows: 1, 4", said)
     assert re.search(r"! .*train_feats_3\.h5: .*: 2 videos are all zero.* First rows: 1, 4", said)
     assert re.search(r"WRONG .*train_feats_7\.h5: not an HDF5 file", said)
-    assert re.search(r"WRONG .*labels_1\.mat: `labels` is 7 in row 0", said)
+    assert re.search(r"WRONG .*labels_1\.mat, row 0, column 0: `labels` is 7", said)
 
 
 def test_files_that_contradict_each_other(write_published, told):

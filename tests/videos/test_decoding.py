@@ -180,6 +180,76 @@ def test_files_that_are_no_video_say_why(tmp_path):
         read_clip(path, 5, SMALL)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile other.mp4\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_lists_of_other_files_are_no_films(tmp_path, text):
+    for name in ("other.mp4", "other.ts"):
+        write_video(tmp_path / name, numbered(10))
+        assert read_clip(tmp_path / name, 5, SMALL)
+    for name in ("list.mp4", "list.m3u8"):
+        (tmp_path / name).write_text(text)
+        for read in (lambda path: read_clip(path, 5, SMALL), frame_times):
+            with pytest.raises(BrokenVideo, match="not a video file"):
+                read(tmp_path / name)
+
+
+def test_names_that_look_like_protocols(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "concat:a.mp4", numbered(10))
+    assert read_clip("concat:a.mp4", 5, SMALL).frames.shape == (5, 32, 32, 1)
+
+
+def test_what_the_system_says_is_not_what_a_film_is(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_clip(tmp_path / "nowhere.mp4", 5, SMALL)
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "folder.mp4" / "inside").touch()
+    with pytest.raises(IsADirectoryError):
+        read_clip(tmp_path / "folder.mp4", 5, SMALL)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_error_of_the_disk_that_passes(tmp_path, monkeypatch, times):
+    path, opens, errors = tmp_path / "a.mp4", av.open, [5] * times
+    write_video(path, numbered(50))
+    truth = read_clip(path, 5, SMALL)
+
+    def fail(*arguments, **options):
+        if errors:
+            raise av.error.OSError(errors.pop(), "Input/output error", str(path))
+        return opens(*arguments, **options)
+
+    monkeypatch.setattr(av, "open", fail)
+    if times == 1:
+        assert np.array_equal(read_clip(path, 5, SMALL).frames, truth.frames)
+    else:  # as damaged files do
+        with pytest.raises(BrokenVideo, match="cut short: Input/output error"):
+            read_clip(path, 5, SMALL)
+    errors[:] = [5]
+    monkeypatch.setattr("builtins.open", open_that_fails)
+    with pytest.raises(OSError, match="the disk"):
+        read_clip(path, 5, SMALL)
+
+
+def test_too_little_memory_is_not_what_a_film_is(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise av.error.MemoryError(12, "Cannot allocate memory")
+
+    write_video(tmp_path / "a.mp4", numbered(5))
+    monkeypatch.setattr(av, "open", fail)
+    with pytest.raises(MemoryError):
+        read_clip(tmp_path / "a.mp4", 5, SMALL)
+
+
+def open_that_fails(*_, **__):
+    raise OSError(5, "the disk fails")
+
+
 @pytest.mark.parametrize("name", ["x264.mp4", "mpeg4.avi", "x264.ts", "vp9.webm"])
 def test_damaged_files_are_refused_or_read(tmp_path, name):
     write_video(tmp_path / name, numbered(10, 16, 32), **CODECS[name])

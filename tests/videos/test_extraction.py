@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from vidhash_lab.data import DataError, FeatureSet, open_dataset
+from vidhash_lab.data.files import seal
 from vidhash_lab.data.stories.network import digit_features
-from vidhash_lab.videos import extraction
+from vidhash_lab.videos import extraction, parts
 from vidhash_lab.videos.__main__ import main
 from vidhash_lab.videos.backbones import Backbone
 from vidhash_lab.videos.extraction import extract
 from vidhash_lab.videos.parts import locked
+from vidhash_lab.videos.pictures import BrokenVideo
 from vidhash_lab.videos.writing import write_video
 
 NAMES = ["a/one.mp4", "a/two.mp4", "b/deep/one.mkv", "b/größe.mp4", "c.avi"]
@@ -212,18 +214,177 @@ def test_an_interrupt_keeps_what_is_described(folder, tmp_path, count_reads, mon
     assert len(count_reads) == 2
 
 
-def test_a_damaged_part_is_made_again(folder, tmp_path):
-    out, parts = tmp_path / "out.h5", tmp_path / "out.h5.parts"
+def test_a_damaged_part_is_made_again(folder, tmp_path, count_reads):
+    out, folder_of_parts = tmp_path / "out.h5", tmp_path / "out.h5.parts"
     extract(folder, out, 5, MEANS)
-    parts.mkdir()
-    shutil.move(out, parts / "part-00000001.h5")
-    whole = (parts / "part-00000001.h5").read_bytes()
-    (parts / "part-00000002.h5").write_bytes(whole[: len(whole) // 2])
-    (parts / ".part-00000003.h5.77").write_bytes(b"left behind")
-    with pytest.warns(UserWarning, match=r"part-00000002\.h5 is damaged"):
+    before = FeatureSet(out).rows(np.arange(5))
+    folder_of_parts.mkdir()
+    part = folder_of_parts / "part-00000001.h5"
+    shutil.move(out, part)
+    seal(part)
+    whole = part.read_bytes()
+    with h5py.File(part) as file:  # one bit of the first feature, which HDF5 does not notice
+        place = file["feats"].id.get_offset()
+    flipped = bytearray(whole)
+    flipped[place] ^= 1
+    (folder_of_parts / "part-00000002.h5").write_bytes(flipped)
+    (folder_of_parts / "part-00000003.h5").write_bytes(whole[: len(whole) // 2])
+    (folder_of_parts / ".part-00000004.h5.77").write_bytes(b"left behind")
+    count_reads.clear()
+    with pytest.warns(UserWarning) as warned:
         assert extract(folder, out, 5, MEANS).videos == 5
-    FeatureSet(out).validate()
-    assert not parts.exists()
+    told = [str(each.message) for each in warned]
+    assert "part-00000002.h5: damaged: its checksum is another one" in told[0]
+    assert "part-00000003.h5: has no checksum: cut short" in told[1] and len(told) == 2
+    assert count_reads == [] and torch.equal(FeatureSet(out).rows(np.arange(5)), before)
+    assert not folder_of_parts.exists()
+
+
+def test_a_part_that_cannot_be_read_for_a_moment_is_kept(folder, tmp_path, monkeypatch):
+    def deny(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "out.h5.parts").mkdir()
+    part = tmp_path / "out.h5.parts" / "part-00000001.h5"
+    part.touch()
+    monkeypatch.setattr(parts, "check_seal", deny)
+    with pytest.raises(PermissionError):
+        extract(folder, tmp_path / "out.h5", 5, MEANS)
+    assert part.exists()
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError()])
+def test_what_the_system_does_not_give_is_tried_again(folder, tmp_path, monkeypatch, error):
+    out, read = tmp_path / "out.h5", extraction.read_clip
+    (folder / "a" / "bad.mp4").write_text("words")
+
+    def fail(path, *rest):
+        if path.name in ("one.mp4", "c.avi"):
+            raise error
+        return read(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "read_clip", fail)
+        for _ in range(2):
+            report = extract(folder, out, 5, MEANS, "folders")
+            assert report.videos == 3 and report.skipped.keys() == {"a/bad.mp4"}
+            assert report.unread.keys() == {"a/one.mp4", "c.avi"}
+            reason = "Permission denied" if error.args else "MemoryError"
+            assert f"run again for them\n  a/one.mp4: {reason}" in str(report)
+    assert FeatureSet(out).labels.tolist() == [[1, 0], [0, 1], [0, 1]]
+    report = extract(folder, out, 5, MEANS, "folders")
+    assert (report.videos, report.unread) == (5, {})
+    extract(folder, tmp_path / "straight.h5", 5, MEANS, "folders")
+    straight = FeatureSet(tmp_path / "straight.h5")
+    assert torch.equal(FeatureSet(out).rows(np.arange(5)), straight.rows(np.arange(5)))
+
+
+def test_a_folder_that_vanishes_ends_the_run_and_loses_nothing(folder, tmp_path, monkeypatch):
+    read, hidden = extraction.read_clip, folder.with_name("unmounted")
+
+    def unmount(path, *rest):
+        if path.name == "one.mkv":  # the third
+            folder.rename(hidden)
+        return read(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "cpu_count", lambda: 1)
+        patch.setattr(extraction, "FRAMES_AT_ONCE", 1)
+        patch.setattr(extraction, "read_clip", unmount)
+        last = r"b/deep/one\.mkv: No such file.*b/größe\.mp4: No such file.*c\.avi: No such file"
+        with pytest.raises(OSError, match=f"3 files in a row could not be read: {last}"):
+            extract(folder, tmp_path / "out.h5", 5, MEANS)
+    hidden.rename(folder)
+    assert extract(folder, tmp_path / "out.h5", 5, MEANS).videos == 5
+
+
+def test_skipped_files_are_read_again_when_asked(folder, tmp_path, monkeypatch):
+    read = extraction.read_clip
+
+    def fail(path, *rest):
+        if path.name == "c.avi":
+            raise BrokenVideo("an earlier version could not read it")
+        return read(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "read_clip", fail)
+        extract(folder, tmp_path / "out.h5", 5, MEANS)
+    assert extract(folder, tmp_path / "out.h5", 5, MEANS).skipped.keys() == {"c.avi"}
+    assert extract(folder, tmp_path / "out.h5", 5, MEANS, retry_skipped=True).videos == 5
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(folder, tmp_path, monkeypatch):
+    scan = os.scandir
+
+    def deny(path):
+        if os.fspath(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    with pytest.raises(PermissionError, match="deep"):
+        extract(folder, tmp_path / "out.h5", 5, MEANS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("num_frames", value) for value in (0, -1, 2.5, "5")),
+        *(("thumbnails", value) for value in (0, 1.5)),
+        *(("num_views", value) for value in (-1, None)),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused_before_any_work(folder, tmp_path, name, value):
+    given = {"num_frames": 5, "backbone": MEANS, name: value}
+    with pytest.raises(ValueError, match=f"{name}={value!r} must be a whole number from [01] on"):
+        extract(folder, tmp_path / "new" / "out.h5", **given)
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_names_that_give_one_id(folder, tmp_path):
+    shutil.copy(folder / "c.avi", os.fsencode(folder) + b"/x\xff.avi")
+    shutil.copy(folder / "c.avi", folder / "x\\udcff.avi")
+    with pytest.raises(DataError, match="two files have the name"):
+        extract(folder, tmp_path / "out.h5", 5, MEANS)
+
+
+def test_an_output_that_cannot_be_made(folder, tmp_path, count_reads):
+    for out in (folder / "c.avi" / "out.h5", tmp_path / ("ü" * 125 + ".h5"), "/proc/out.h5"):
+        with pytest.raises(DataError, match=r"(out|ü)\.h5: cannot be written"):
+            extract(folder, out, 5, MEANS)
+    with pytest.raises(DataError, match="not written by"):
+        extract(folder, folder / "a", 5, MEANS)
+    assert count_reads == []
+
+
+def test_a_folder_that_cannot_be_written(folder, tmp_path, monkeypatch, count_reads):
+    out = tmp_path / "out.h5"
+
+    def deny(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    extract(folder, out, 5, MEANS)
+    count_reads.clear()
+    monkeypatch.setattr(parts.FileLock, "acquire", deny)
+    assert extract(folder, out, 5, MEANS).videos == 5  # all is done
+    with pytest.raises(DataError, match=r"new\.h5: cannot be written \(Read-only"):
+        extract(folder, tmp_path / "new.h5", 5, MEANS)
+    shutil.copy(folder / "c.avi", folder / "d.avi")
+    with pytest.raises(DataError, match=r"out\.h5: cannot be written \(Read-only"):
+        extract(folder, out, 5, MEANS)
+    assert count_reads == []
+
+
+def test_another_network_of_the_same_name_is_refused(folder, tmp_path):
+    def weighted(seed):
+        torch.manual_seed(seed)
+        layer = torch.nn.Linear(3, 4).requires_grad_(False)
+        return lambda frames: layer(frames.mean((2, 3)))
+
+    for _ in range(2):
+        assert extract(folder, tmp_path / "out.h5", 2, weighted(0)).videos == 5
+    with pytest.raises(DataError, match=r"begun with backbone '.*<lambda> \w{12}', now"):
+        extract(folder, tmp_path / "out.h5", 2, weighted(1))
 
 
 def test_other_settings_and_foreign_files_are_refused(folder, tmp_path, random_features):
@@ -251,7 +412,7 @@ def test_features_that_are_no_numbers_are_a_reason(folder, tmp_path):
 
 
 def test_the_lock_is_free_after_an_error(folder, tmp_path):
-    with pytest.raises(DataError, match=r"backbone \S*: gave \(\)"):
+    with pytest.raises(DataError, match=r"backbone \S* \w{12}: gave \(\)"):
         extract(folder, tmp_path / "out.h5", 5, lambda frames: frames.sum())
     with locked(tmp_path / "out.h5"):
         pass

@@ -35,6 +35,8 @@ def open_digit_stories(
             where they are not cached: about 12 s and 25 MB a view.
         sizes: fields of `DigitStoriesConfig`, for example train=1000, seed=1.
     """
+    if num_views < 0 or num_views != int(num_views):
+        raise ValueError(f"num_views={num_views}: expected a number of views, or 0 for none")
     config = digit_stories.DigitStoriesConfig(**sizes)
     folder = digit_stories.open_or_build(config, Path(root) if root else cache_folder())
     views = open_or_build_views(config, folder, num_views) if num_views else None
@@ -63,7 +65,8 @@ def open_dataset(name_or_path: PathLike, root: PathLike | None = None, **options
         root: the folder where a published data set lies; for the built-in one, its cache.
         options: what the data set takes. All take `in_memory`. The built-in ones take `num_views`
             and sizes, see `open_digit_stories`; the others take `views`, the HDF5 file of the
-            training videos' views where these lie elsewhere.
+            training videos' views where these lie elsewhere. One's own take `classes`, how many
+            there are where `labels` are class numbers.
 
     Raises FileNotFoundError or `DataError`, naming file, key or row.
     """
@@ -81,11 +84,12 @@ def open_dataset(name_or_path: PathLike, root: PathLike | None = None, **options
     return VideoDataset(path.stem, everything, everything, everything)
 
 
-def _open_folder(name, folder, in_memory=False, views=None):
+def _open_folder(name, folder, in_memory=False, views=None, classes=None):
     missing = [name for name in OWN_FILES if not (folder / name).is_file()]
     if missing:
         found = sorted(path.name for path in folder.iterdir())
         raise DataError(f"{folder}: {', '.join(missing)} missing; found {found}.")
-    train = FeatureSet(folder / "train.h5", views=views, in_memory=in_memory)
-    others = (FeatureSet(folder / part, in_memory=in_memory) for part in OWN_FILES[1:])
+    options = {"in_memory": in_memory, "classes": classes}
+    train = FeatureSet(folder / "train.h5", views=views, **options)
+    others = (FeatureSet(folder / part, **options) for part in OWN_FILES[1:])
     return VideoDataset(name, train, *others)

@@ -9,6 +9,8 @@ unless `in_memory=True` asks for it: training on 168 GB needs the memory of a fe
 N videos in a set, T frames per video, D feature width, B videos in a batch, C categories, V views.
 """
 
+import hashlib
+import math
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -22,7 +24,10 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from vidhash_lab.data.files import DataError, has_key, refusing_damage
+from vidhash_lab.data.labels import multi_hot, one_hot
 from vidhash_lab.data.rows import Paths, Rows
+
+SAMPLED_VIDEOS, SAMPLED_BYTES = 1024, 8 << 20  # at most, of features and of views: a fingerprint
 
 
 class FeatureSet:
@@ -31,6 +36,8 @@ class FeatureSet:
     Args:
         paths: one HDF5 file, or several that follow each other.
         labels: an array (N, C), multi-hot, in place of the files' own `labels`.
+        classes: how many there are, where `labels` are not multi-hot but class numbers, (N,) or
+            (N, 1) from 0 to classes - 1.
         views: HDF5 file or files that hold the `views`, in place of the files' own.
         in_memory: read all features and views now, in the type they are stored in.
 
@@ -42,6 +49,7 @@ class FeatureSet:
         paths: Paths,
         *,
         labels: ArrayLike | None = None,
+        classes: int | None = None,
         views: Paths | None = None,
         in_memory: bool = False,
     ):
@@ -49,7 +57,7 @@ class FeatureSet:
         self.paths = self.features.paths
         with refusing_damage(self.paths[0]), h5py.File(self.paths[0]) as file:
             self.attributes = dict(file.attrs)
-        self.labels = self._labels("labels", labels)
+        self.labels = self._labels("labels", labels, classes)
         self.fine_labels = self._labels("fine_labels")
         self.thumbnails = self._own_rows("thumbnails")
         self.views = self._open_views(views, in_memory)
@@ -80,7 +88,13 @@ class FeatureSet:
         """Names of the videos, (N,) text, or None where a file has none."""
         if not all(has_key(path, "video_ids") for path in self.paths):
             return None
-        return np.array([name.decode() for name in self._own_rows("video_ids")[:]])
+        rows, names = self._own_rows("video_ids"), []
+        for row, name in enumerate(rows[:]):
+            try:
+                names.append(name.decode())
+            except UnicodeDecodeError as error:
+                raise DataError(f"{rows.where(row)}: `video_ids` is {name}, no UTF-8.") from error
+        return np.array(names)
 
     def rows(self, indices: ArrayLike) -> torch.Tensor:
         """Read videos (B,) -> (B, T, D) float32. NaN or infinite values are a `DataError`."""
@@ -111,6 +125,26 @@ class FeatureSet:
         """Yield (indices, frames) over the whole set in order, read one batch ahead."""
         blocks = torch.arange(len(self)).split(batch_size)
         return prefetch((indices, self.rows(indices)) for indices in blocks)
+
+    def fingerprint(self) -> str:
+        """Tell these features and views from any others -> 16 hex digits, also of 168 GB at once.
+
+        Of counts, shapes, types and a frame or a view of videos spread over all: equal for files
+        that were moved, copied or compressed, another after any other extraction.
+        """
+        digest = hashlib.sha256()
+        for rows in (self.features, self.views):
+            if rows is None:
+                continue
+            digest.update(f"{rows.key} {rows.shape} {rows.dtype}".encode())
+            size = math.prod(rows.shape) * rows.dtype.itemsize
+            sampled = SAMPLED_BYTES * len(rows) * rows.shape[1] // size  # frames, or views
+            count = min(len(rows), SAMPLED_VIDEOS, max(1, sampled))
+            indices = np.linspace(0, len(rows) - 1, count).astype(int)
+            columns = np.arange(count) % rows.shape[1]
+            read = rows[:] if size <= SAMPLED_BYTES else rows[indices, columns]
+            digest.update(read.tobytes())
+        return digest.hexdigest()[:16]
 
     def validate(self) -> None:
         """Read everything once: non-finite values are a `DataError`, all-zero videos a warning."""
@@ -156,18 +190,22 @@ class FeatureSet:
                 )
         return rows
 
-    def _labels(self, key, given=None):
+    def _labels(self, key, given=None, classes=None):
         """Return the labels given, else those of the files -> (N, C) bool; None without any."""
-        rows = self._own_rows(key) if given is None else given
+        rows = self._own_rows(key) if given is None else np.asarray(given)
         if rows is None:
             return None
-        labels = np.asarray(rows[:])
+
+        def where(row):
+            return rows.where(row) if given is None else f"row {row}"
+
+        labels = rows[:] if classes is None else one_hot(rows[:], classes, key, where)
         if labels.ndim != 2 or len(labels) != len(self):
             raise DataError(
                 f"`{key}` of {self.paths[0]} are {labels.shape}; expected one multi-hot row for "
                 f"each of the {len(self)} videos: ({len(self)}, C)."
             )
-        return labels.astype(bool)
+        return multi_hot(labels, key, where)
 
 
 def prefetch(iterable: Iterable, depth: int = 2) -> Iterator:
@@ -258,6 +296,17 @@ class VideoDataset:
     def self_query(self) -> bool:
         """Whether the query set is the database, so that every query finds itself."""
         return self.query is self.database
+
+    def fingerprint(self) -> str:
+        """Tell this data set from any other: features, views and labels of all sets -> 16 digits.
+
+        Training on it needs only that of `train`; its figures depend on all of this.
+        """
+        digest = hashlib.sha256()
+        for part in (self.train, self.database, self.query):
+            labels = b"" if part.labels is None else np.packbits(part.labels).tobytes()
+            digest.update(part.fingerprint().encode() + labels)
+        return digest.hexdigest()[:16]
 
     def validate(self) -> None:
         """Read every set once; see `FeatureSet.validate`."""

@@ -1,14 +1,20 @@
 """Files that are damaged, and files that are written: what all readers and writers here share."""
 
 import contextlib
+import errno
 import glob
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 
 PathLike = str | os.PathLike
+SEAL = b"\nvidhash-lab seal crc32 "  # ends a file that the kit reads back; 8 hex digits follow
+SEAL_BYTES = len(SEAL) + 8
+BLOCK_BYTES = 1 << 20  # read at once for a checksum
+SAID_OF_DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW}  # other numbers are the system's troubles
 
 
 class DataError(ValueError):
@@ -17,25 +23,49 @@ class DataError(ValueError):
 
 @contextlib.contextmanager
 def refusing_damage(path: PathLike, what: str = "not an HDF5 file") -> Iterator[None]:
-    """Turn whatever a reader raises at a damaged file into a `DataError` that names the file."""
+    """Turn whatever a reader raises at a damaged file into a `DataError` that names the file.
+
+    What the system says passes as it is: no memory, no permission, a failing or a full disk.
+    """
     try:
         yield
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # h5py and scipy raise nearly anything
+        if isinstance(error, OSError) and error.errno not in SAID_OF_DAMAGE:
+            raise
         problem = f"{type(error).__name__}: {error}"
         raise DataError(f"{path}: {what}, damaged or cut short ({problem}).") from error
 
 
 def has_key(path: PathLike, key: str) -> bool:
-    """Tell whether the HDF5 file at `path` holds `key`."""
+    """Tell whether the HDF5 file at `path` holds `key`, be it a link that leads nowhere."""
     with refusing_damage(path), h5py.File(path) as file:
-        return key in file
+        return file.id.links.exists(key.encode())
+
+
+def own(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset | None:
+    """Return what an HDF5 file itself holds as `key`, None without any; no other file is opened.
+
+    Links, and data sets that may lie in other files, are a `DataError`.
+    """
+    links, name = group.id.links, key.encode()
+    if not links.exists(name):
+        return None
+    linked = links.get_info(name).type != h5py.h5l.TYPE_HARD
+    node = None if linked else group[key]
+    if linked or (isinstance(node, h5py.Dataset) and (node.is_virtual or node.external)):
+        raise DataError(
+            f"{group.file.filename}: `{key}` is a link, a virtual data set, or one with external "
+            "storage: it may lie in other files, and parts of it may be missing. Copy its values "
+            "into this file."
+        )
+    return node
 
 
 @contextlib.contextmanager
-def written_whole(path: PathLike) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to, and rename it if all went well.
+def written_whole(path: PathLike, sealed: bool = False) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write to, seal it if asked to, and rename it.
 
     What an error leaves unfinished is removed, and what a killed process left of the same file. The
     folder is made where there is none. Two processes that write the same file use two names.
@@ -48,9 +78,35 @@ def written_whole(path: PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
+        if sealed:
+            seal(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def seal(path: PathLike) -> None:
+    """Append its checksum to a finished file of the kit's own: 32 bytes that HDF5 does not mind."""
+    with open(path, "r+b") as file:
+        file.write(SEAL + b"%08x" % _checksum(file, os.path.getsize(path)))
+
+
+def check_seal(path: PathLike) -> None:
+    """Read a sealed file whole; raise `DataError` if it is not what was sealed, or not sealed."""
+    with open(path, "rb") as file:
+        found = _checksum(file, os.path.getsize(path) - SEAL_BYTES)
+        end = file.read()
+    if not end.startswith(SEAL):
+        raise DataError(f"{path}: has no checksum: cut short, or written by something else.")
+    if end != SEAL + b"%08x" % found:
+        raise DataError(f"{path}: damaged: its checksum is another one.")
+
+
+def _checksum(file, size):
+    checksum = 0
+    for start in range(0, size, BLOCK_BYTES):
+        checksum = zlib.crc32(file.read(min(BLOCK_BYTES, size - start)), checksum)
+    return checksum
 
 
 def _is_running(process):

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from vidhash_lab.data.files import DataError, PathLike, refusing_damage
+from vidhash_lab.data.files import DataError, PathLike, own, refusing_damage
 
 RELEASE_BYTES = 16 << 20  # copied out of a map before its pages are given back
 BLOCK_BYTES = 8 << 20  # read at once of a chunked or compressed file
@@ -22,7 +22,7 @@ SHAPES = {  # of each key: how many axes its array may have, and which they are
     "feats": ((3,), "(N, T, D)"),
     "views": ((4,), "(N, V, T, D)"),
     "thumbnails": ((4, 5), "(N, T, h, w) or (N, T, h, w, 3)"),
-    "labels": ((2,), "(N, C)"),
+    "labels": ((1, 2), "(N, C)"),  # (N,): class numbers
     "fine_labels": ((2,), "(N, C)"),
     "video_ids": ((1,), "(N,)"),
 }
@@ -151,7 +151,7 @@ def _open(path, key):
         raise FileNotFoundError(f"{path}: no such feature file. Check the folder and the name.")
     with refusing_damage(path):
         file = h5py.File(path)
-        dataset, what = file.get(key), f"{path}: `{key}`"
+        dataset, what = own(file, key), f"{path}: `{key}`"
         if not isinstance(dataset, h5py.Dataset):
             raise DataError(
                 f"{path}: no data set `{key}`; found {sorted(file)}. Rename the key, or check that "
@@ -163,15 +163,17 @@ def _open(path, key):
         if 0 in dataset.shape:
             raise DataError(f"{what} has shape {dataset.shape}: nothing in it to read.")
         # Only names may be text: strings of a damaged file can keep HDF5 reading for ever.
-        if dataset.dtype.kind not in "fiub" and key != "video_ids":
-            raise DataError(f"{what} is of {dataset.dtype}; expected numbers.")
+        is_text = h5py.check_string_dtype(dataset.dtype) is not None
+        if not (is_text if key == "video_ids" else dataset.dtype.kind in "fiub"):
+            wanted = "text" if key == "video_ids" else "numbers"
+            raise DataError(f"{what} is of {dataset.dtype}; expected {wanted}.")
         if key in ("feats", "views") and dataset.dtype not in ("float16", "float32"):
             raise DataError(
                 f"{what} is {dataset.dtype}; features are float16 or float32. Convert them, for "
                 f"example with {key}.astype('float32')."
             )
         size, there = math.prod(dataset.shape) * dataset.dtype.itemsize, path.stat().st_size
-        if size > MOST_COMPRESSED * there and not (dataset.is_virtual or dataset.external):
+        if size > MOST_COMPRESSED * there:
             raise DataError(
                 f"{what} has shape {dataset.shape}, {size / 1e9:.1f} GB, in a file of "
                 f"{there / 1e6:.1f} MB: damaged, or rows that were never written."
@@ -187,5 +189,5 @@ def _reader(path, dataset):
             if min(sizes, default=4) < 4:
                 raise DataError(f"{path}: `{dataset.name[1:]}` has an empty block: damaged.")
         plain = dataset.chunks is None and dataset.id.get_offset() is not None
-        mappable = plain and not dataset.external and dataset.dtype.kind in "fiu"
+        mappable = plain and dataset.dtype.kind in "fiu"
         return (mapped_rows if mappable else block_rows)(path, dataset)

@@ -11,6 +11,7 @@ only records a number would wait two seconds for them.
 """
 
 import argparse
+import ast
 import base64
 import contextlib
 import hashlib
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidhash_lab.data.files import written_whole
+from vidhash_lab.data.files import DataError, refusing_damage, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +48,8 @@ def run_notebook(
 ) -> Path:
     """Execute a copy of `notebook` in `folder` -> path of the executed copy.
 
-    Beside it, `metrics.json` holds what the notebook recorded, the parameters and the seconds.
+    Beside it, `metrics.json` holds what the notebook recorded, the parameters, the seconds, and
+    checksums of itself and of the arrays that were saved: see `read_run`.
     Paths among the parameters are relative to where the call is made, not to the notebook.
 
     Raises ValueError for a parameter that the notebook does not have or that is no plain JSON
@@ -64,11 +66,35 @@ def run_notebook(
         executed = papermill.execute_notebook(
             str(notebook), str(output), parameters, kernel_name="python3",
             progress_bar=progress_bar, store_widget_state=False, record_timing=False,
+            # Outputs that are still on their way after 4 s would be dropped with a warning.
+            iopub_timeout=600, raise_on_iopub_timeout=True,
         )  # fmt: skip
     run = {"notebook": notebook.name, "code": code_hash(executed), "parameters": parameters}
     run |= {"metrics": recorded_metrics(executed), "seconds": time.perf_counter() - started}
-    _write_text(folder / "metrics.json", json.dumps(run, indent=1))
+    write_run(folder, run)
     return output
+
+
+def write_run(folder: Path, run: dict) -> None:
+    """Write the `metrics.json` of a run with checksums of itself and of the arrays beside it."""
+    run = run | {"arrays": {p.name: _file_hash(p) for p in sorted(folder.glob("*.npz"))}}
+    _write_text(folder / "metrics.json", json.dumps(run | {"checksum": _hash(run)}, indent=1))
+
+
+def read_run(folder: str | Path) -> dict:
+    """Read the `metrics.json` of a run and check it, and the arrays beside it -> dict.
+
+    Raises FileNotFoundError where one of them is missing, DataError where it was changed since.
+    """
+    path = Path(folder) / "metrics.json"
+    with refusing_damage(path, "not the metrics of a run"):
+        run = json.loads(path.read_text())
+        intact = _hash({key: run[key] for key in run if key != "checksum"}) == run["checksum"]
+        for name, expected in run["arrays"].items():
+            intact &= _file_hash(path.with_name(name)) == expected
+    if not intact:
+        raise DataError(f"{path}: the checksum of it or of its arrays is another one. Run it anew.")
+    return run
 
 
 def check_parameters(notebook: str | Path, parameters: dict) -> None:
@@ -87,6 +113,17 @@ def check_parameters(notebook: str | Path, parameters: dict) -> None:
             "list, dict, true, false, null). Turn arrays and tuples into lists, numpy scalars into "
             "numbers, paths into strings."
         )
+
+
+def default_values(notebook: str | Path) -> dict:
+    """Read the defaults of a notebook's parameters; what is no literal is left out."""
+    import papermill
+
+    values = {}
+    for name, parameter in papermill.inspect_notebook(str(notebook)).items():
+        with contextlib.suppress(ValueError, SyntaxError):
+            values[name] = ast.literal_eval(parameter["default"])
+    return values
 
 
 def record_metrics(**metrics: float | int | str) -> None:
@@ -145,7 +182,16 @@ def code_hash(notebook: "NotebookNode") -> str:
     """Hash the code cells of a notebook: what a committed run must have been made from."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     code = [c.source for c in cells if "injected-parameters" not in c.metadata.get("tags", [])]
-    return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
+    return _hash(code)
+
+
+def _hash(value):
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def _file_hash(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def clean(notebook: "NotebookNode") -> "NotebookNode":

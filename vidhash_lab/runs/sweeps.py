@@ -5,24 +5,40 @@ the metrics. Notebook 07 is a sweep of it.
 """
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
+import os
 import re
 import runpy
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
+from vidhash_lab.data.catalog import open_dataset
+from vidhash_lab.data.files import DataError, written_whole
 from vidhash_lab.models import METHODS
 from vidhash_lab.models.hasher import VideoHasher
-from vidhash_lab.runs.runs import check_parameters, code_hash, environment, run_notebook
+from vidhash_lab.runs.runs import (
+    check_parameters,
+    code_hash,
+    default_values,
+    environment,
+    read_run,
+    run_notebook,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from pandas.io.formats.style import Styler
 
 ONE_RUN = Path(__file__).with_name("one_run.ipynb")
+PACKAGE = Path(__file__).parents[1]
+BUILT_IN = "digit-stories", "digit-stories-mini"  # made by the package's code, checked when opened
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -45,29 +61,61 @@ def sweep(
             connected, else one made for the sweep) and "ray" with `pip install vidhash-lab[sweep]`.
 
     Columns are the parameters, `status`, every recorded metric, `seconds`, `error` and `folder`. A
-    run whose `metrics.json` has the same parameters and code is "kept", not run again; where a
-    parameter names a class in a file, "path/to/mine.py:Mine", the file must be the same too. A run
-    that raises is "failed", its executed copy shows where; the others go on, and the next sweep
-    tries it anew. ValueError for a parameter that the notebook does not have, before anything runs.
+    run is "kept", not run again, where nothing that it is made from has changed: the parameters,
+    the notebook's code, the package's code, and what parameters name: data sets (by samples of
+    their features and all labels), files such as "path/to/mine.py:Mine", and folders (by the sizes
+    and times of their files, but `root` only by the data set in it). A run that raises, or whose
+    worker is killed, is "failed", its executed copy shows where; the others go on, and the next
+    sweep tries it anew. Two sweeps of one folder share their runs.
+
+    Raises ValueError for a parameter that the notebook does not have and for values that are no
+    list, before anything runs.
     """
     import joblib
     import pandas as pd
     from tqdm.auto import tqdm
 
-    grids = [grid] if isinstance(grid, dict) else grid
-    points = [dict(zip(g, values)) for g in grids for values in itertools.product(*g.values())]
+    points = _points(grid)
     for point in points:
         check_parameters(notebook, point)
+    # Read once: a notebook that is saved meanwhile must not run under the name of this one.
+    source, package = Path(notebook).read_text("utf-8"), _package_hash()
+    names = _folder_names(notebook, source, points, package)
+    folders = [Path(folder).resolve() / name for name in names]
+    copy, token = Path(notebook).name, uuid.uuid4().hex
     share = max(1, joblib.cpu_count() // n_jobs)
-    notebook, folder = Path(notebook).resolve(), Path(folder).resolve()
-    calls = (
-        joblib.delayed(_run_point)(number, notebook, folder / _folder_name(point), point, share)
-        for number, point in enumerate(points)
-    )
-    with _backend(backend, n_jobs):
-        done = joblib.Parallel(n_jobs, return_as="generator_unordered")(calls)
-        rows = dict(tqdm(done, total=len(points), desc="runs", unit="run"))
+    rows, bar = {}, tqdm(total=len(points), desc="runs", unit="run")
+    with _backend(backend, n_jobs), bar:
+        while left := [number for number in range(len(points)) if number not in rows]:
+            calls = (
+                joblib.delayed(_run_point)(
+                    number, folders[number] / copy, source, points[number], share, package, token
+                )
+                for number in left
+            )
+            try:
+                done = joblib.Parallel(n_jobs, return_as="generator_unordered")(calls)
+                for number, row in done:
+                    rows[number] = row
+                    bar.update()
+            except Exception as error:  # of the backend: a worker was killed, others with it
+                lost = [n for n in left if n not in rows and _has_begun(folders[n], token)]
+                if not lost:
+                    raise
+                for number in lost:
+                    with FileLock(folders[number] / ".lock"):  # wait for one that still runs
+                        rows[number] = _row(points[number], folders[number], "done", error)
+                    bar.update()
     return pd.DataFrame([rows[number] for number in range(len(points))])
+
+
+def _points(grid):
+    """List the points of a grid, or of grids that follow each other."""
+    grids = [grid] if isinstance(grid, Mapping) else grid
+    for name, values in itertools.chain(*(g.items() for g in grids)):
+        if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+            raise ValueError(f"grid: {name} = {values!r} is no list of values. Write [{values!r}].")
+    return [dict(zip(g, values)) for g in grids for values in itertools.product(*g.values())]
 
 
 def find_method(name: str) -> type[VideoHasher]:
@@ -86,9 +134,12 @@ def find_method(name: str) -> type[VideoHasher]:
 
 
 def failures_in_red(table: "pd.DataFrame") -> "Styler":
-    """Style a table of `sweep` for a notebook: runs that failed are red."""
+    """Style a table of `sweep` for a notebook: runs that failed are red, all text is escaped."""
     colours = {"failed": "background-color: #F6D5C6; color: #8A2E00"}
-    return table.style.apply(lambda row: [colours.get(row["status"], "")] * len(row), axis=1)
+    style = table.style.format(escape="html")
+    for axis in (0, 1):
+        style = style.format_index(escape="html", axis=axis)
+    return style.apply(lambda row: [colours.get(row["status"], "")] * len(row), axis=1)
 
 
 def means_and_deviations(
@@ -103,43 +154,117 @@ def means_and_deviations(
     return texts.unstack(columns)
 
 
-def _folder_name(point):
-    """Name the folder of a point by its plain values, and a hash of all and of files it names."""
-    key = hashlib.sha256(json.dumps(point, sort_keys=True).encode())
-    for value in point.values():
-        source = re.fullmatch(r"(.+\.py):\w+", value) if isinstance(value, str) else None
-        if source and Path(source[1]).is_file():  # one that is missing fails in its own run
-            key.update(Path(source[1]).read_bytes())
-    plain = [f"{name}-{v}" for name, v in point.items() if isinstance(v, (int, float, str))]
-    return re.sub(r"[/\\:]", "-", "_".join([*plain, key.hexdigest()[:8]]))[-200:]
-
-
-def _run_point(number, notebook, folder, point, share):
-    """Run one point of a grid in its folder, or read it back -> its number and its row."""
-    row = point | {"status": "kept"}
-    if (run := _finished(notebook, folder, point)) is None:
-        row["status"] = "done"
-        try:
-            with environment({name: str(share) for name in THREADS}):
-                run_notebook(notebook, folder, point, progress_bar=False)
-            run = _finished(notebook, folder, point)
-        except Exception as error:  # of any kind: it ends this run alone
-            name, text = getattr(error, "ename", type(error).__name__), str(error)
-            row |= {"status": "failed", "error": f"{name}: {getattr(error, 'evalue', text)}"}
-    run = run or {"metrics": {}}
-    return number, row | run["metrics"] | {"seconds": run.get("seconds"), "folder": str(folder)}
-
-
-def _finished(notebook, folder, point):
-    """Read the run that `folder` holds, if it is one of these parameters and this code."""
+def _folder_names(notebook, source, points, package):
+    """Name the folder of each point by its plain values, and a hash of all that its run is of."""
     import nbformat
 
-    try:
-        run = json.loads((folder / "metrics.json").read_text())
-        code = code_hash(nbformat.read(notebook, as_version=4))
-        return run if (run["parameters"], run["code"]) == (point, code) else None
-    except (OSError, ValueError, KeyError, TypeError):  # no run, or a damaged one: run it again
+    code, defaults = code_hash(nbformat.reads(source, as_version=4)), default_values(notebook)
+    digest = functools.cache(_digest)  # of this sweep alone: the next one looks anew
+    for point in points:
+        parameters = defaults | point
+        root = parameters.pop("root", None)
+        contents = [digest(text, root) for text in _texts(parameters)]
+        key = json.dumps([point, code, package, contents], sort_keys=True).encode()
+        plain = [f"{name}-{v}" for name, v in point.items() if isinstance(v, (int, float, str))]
+        name = "_".join([*plain, hashlib.sha256(key).hexdigest()[:16]])
+        name = re.sub(r"[\x00-\x1f/\\:{}]", "-", name)  # papermill would fill in braces
+        yield name.encode(errors="replace")[-200:].decode(errors="ignore")
+
+
+def _texts(value):
+    """Yield all strings in a plain JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _digest(text, root):
+    """Digest what a parameter names: a data set, a file, a folder; None where it is only a word.
+
+    Nothing is built for it, and what cannot be opened is left to the run, which says why.
+    """
+    if not text or text in BUILT_IN:
         return None
+    with contextlib.suppress(Exception):
+        data = open_dataset(text, root)
+        fine = (part.fine_labels for part in (data.train, data.database, data.query))
+        hashes = [hashlib.sha256(b"" if f is None else f.tobytes()).hexdigest() for f in fine]
+        return [data.fingerprint(), *hashes]
+    path = re.sub(r"(?<=\.py):\w+$", "", text)
+    with contextlib.suppress(OSError):
+        if os.path.isfile(path):
+            return _sample_hash(path)
+        if os.path.isdir(path):
+            files = [(str(p), p.stat()) for p in sorted(Path(path).rglob("*")) if p.is_file()]
+            return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
+    return None
+
+
+def _sample_hash(path):
+    """Hash the size of a file and 1,024 blocks of 16 kB spread over it, all of it up to 16 MB."""
+    size, block = os.path.getsize(path), 1 << 14
+    found = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        for start in range(0, size, max(block, size // 1024)):
+            file.seek(start)
+            found.update(file.read(block))
+    return found.hexdigest()
+
+
+def _package_hash():
+    """Hash the code of vidhash_lab, and the weights that its own data set is made with."""
+    found = hashlib.sha256()
+    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.safetensors")]):
+        found.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def _run_point(number, copy, source, point, share, package, token):
+    """Run one point of a grid as `copy`, a file in its folder, or read it -> number and row."""
+    folder, status, problem = copy.parent, "kept", None
+    try:
+        if not _is_finished(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".lock"):  # another sweep may be at this very point
+                if not _is_finished(folder):
+                    status = "done"
+                    (folder / ".begun").write_text(token)
+                    with written_whole(copy) as temporary:
+                        temporary.write_text(source, "utf-8")
+                    with environment({name: str(share) for name in THREADS}):
+                        run_notebook(copy, folder, point, progress_bar=False)
+                    if _package_hash() != package:
+                        (folder / "metrics.json").unlink()
+                        raise RuntimeError("the code of vidhash_lab was changed while it ran")
+    except Exception as error:  # of any kind: it ends this run alone
+        problem = error
+    return number, _row(point, folder, status, problem)
+
+
+def _row(point, folder, status, problem=None):
+    """Make the row of a point from what its folder holds: it has failed where that is no run."""
+    try:
+        run = read_run(folder)
+        row = {"status": status}
+    except (DataError, OSError) as error:
+        problem, run = problem or error, {"metrics": {}}
+        name, text = getattr(problem, "ename", type(problem).__name__), str(problem)
+        row = {"status": "failed", "error": f"{name}: {getattr(problem, 'evalue', text)}"}
+    return point | row | run["metrics"] | {"seconds": run.get("seconds"), "folder": str(folder)}
+
+
+def _is_finished(folder):
+    with contextlib.suppress(DataError, FileNotFoundError):
+        return bool(read_run(folder))
+    return False
+
+
+def _has_begun(folder, token):
+    with contextlib.suppress(OSError):
+        return (folder / ".begun").read_text() == token
+    return False
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ Stop it when you like and start it again: it goes on where it was.
 import argparse
 from pathlib import Path
 
-from vidhash_lab.data.files import DataError
 from vidhash_lab.videos.extraction import extract
 
 
@@ -23,10 +22,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--thumbnails", type=int, default=64)
     parser.add_argument("--num-views", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--retry-skipped", action="store_true", help="read skipped files again")
     options = vars(parser.parse_args(arguments))
     try:
         print(extract(**options))
-    except (DataError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
 
 

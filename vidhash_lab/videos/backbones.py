@@ -8,6 +8,9 @@
     a .onnx file              ONNX: frames in [0, 1] -> features
     any callable              frames in [0, 1] -> features
 
+A backbone's name ends in a digest of its parameters, of its file, or of a callable's code, so that
+one file never holds features of two backbones. `Backbone(function, name)` names a callable freely.
+
 What is trusted: TorchScript runs the code in its file, in torch's own interpreter, which cannot
 unpickle, yet is no sandbox that was built against attackers; open such files from people you
 trust. ONNX files and safetensors folders hold no code, callables are your own.
@@ -15,7 +18,6 @@ trust. ONNX files and safetensors folders hold no code, callables are your own.
 N frames, C channels (1 or 3), S pixels a side, D features.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 
 from vidhash_lab.data.files import DataError
 from vidhash_lab.data.stories.network import BACKBONE, FRAME_SIZE, digit_features
+from vidhash_lab.videos.digests import digest, file_digest
 
 FRAMES_AT_ONCE = 128
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -76,7 +79,8 @@ def open_backbone(which: str | Path | Backbone | Callable, device: str = "auto")
     if isinstance(which, Backbone):
         return which
     if callable(which):
-        return Backbone(which, getattr(which, "__qualname__", type(which).__name__))
+        name = getattr(which, "__qualname__", type(which).__name__)
+        return Backbone(which, f"{name} {digest(which)}")
     if which == "digits":
         return Backbone(
             lambda x: digit_features(x.transpose(0, 1).cpu())[0], BACKBONE, FRAME_SIZE, grey=True
@@ -139,6 +143,7 @@ def _torchvision(model, device):
     weights = models.get_model_weights(model).DEFAULT
     name = f"torchvision:{model} {weights}"
     network = _network(lambda: models.get_model(model, weights=weights), name, device)
+    name = f"{name} {digest(network.state_dict())}"
     # The last linear layer tells categories apart: take it off.
     last = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
     parent, _, child = last.rpartition(".")
@@ -156,7 +161,8 @@ def _timm(model, device):
     make = partial(timm.create_model, model, pretrained=True, num_classes=0)
     network = _network(make, name, device)
     look = timm.data.resolve_data_config({}, model=network)
-    about = {"name": name, "frame_size": look["input_size"][-1], "kept": look["crop_pct"]}
+    about = {"frame_size": look["input_size"][-1], "kept": look["crop_pct"]}
+    about["name"] = f"{name} {digest(network.state_dict())}"
     return _normalising(network, look["mean"], look["std"], device, **about)
 
 
@@ -176,7 +182,8 @@ def _transformers(folder, device):
     look = folder / "preprocessor_config.json"
     look = json.loads(look.read_text()) if look.is_file() else {}
     mean, std = look.get("image_mean", IMAGENET_MEAN), look.get("image_std", IMAGENET_STD)
-    name = f"transformers:{folder.name} {_digest(config)}"
+    known_by = config.read_bytes(), model.state_dict(), mean, std
+    name = f"transformers:{folder.name} {digest(known_by)}"
     size = getattr(model.config, "image_size", None) or 224
     return _normalising(describe, mean, std, device, name=name, frame_size=size)
 
@@ -190,7 +197,7 @@ def _torchscript(path, device):
             f"{path}: no TorchScript file ({first}). Write one with torch.jit.script or "
             "torch.jit.trace and its save; weights alone are not enough."
         ) from error
-    return Backbone(network, f"{path.name} {_digest(path)}", device=device)
+    return Backbone(network, f"{path.name} {file_digest(path)}", device=device)
 
 
 def _onnx(path):
@@ -206,9 +213,4 @@ def _onnx(path):
         return torch.from_numpy(session.run(None, {entry.name: frames.numpy()})[0])
 
     grey = entry.shape[1] == 1
-    return Backbone(describe, f"{path.name} {_digest(path)}", size, grey=grey)
-
-
-def _digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return Backbone(describe, f"{path.name} {file_digest(path)}", size, grey=grey)

@@ -24,6 +24,12 @@ from vidhash_lab.videos.pictures import MAX_PIXELS, BrokenVideo, Fit, Shape, upr
 
 MAX_FRAMES = 20_000_000  # 90 hours at 60 a second
 ONE_FRAME = "has one frame only: a picture, not a video"
+# Formats that hold their pictures themselves. Others, as `concat` and `hls`, are lists of files.
+FORMATS = (
+    "apng asf avi dv flv gif h264 hevc ivf m4v matroska mjpeg mov mpeg mpegts mpegvideo mxf nut "
+    "ogg rm webm wtv"
+)
+OPTIONS = {"format_whitelist": FORMATS.replace(" ", ","), "protocol_whitelist": "file"}
 SKIPPABLE = ("h264", "hevc")  # codecs that can leave out a frame that no other depends on
 
 
@@ -44,10 +50,23 @@ def read_clip(path: str | Path, num_frames: int, shape: Shape, seek: bool = True
     """Read `num_frames` evenly spaced frames of a video file; short videos repeat frames.
 
     With `seek=False` every frame is decoded, which gives the same clip and takes longer. Raises
-    `BrokenVideo` with the reason for whatever is no video of two frames or more.
+    `BrokenVideo` with the reason for whatever is no video of two frames or more, and OSError or
+    MemoryError where the system is the reason.
     """
     if Path(path).stat().st_size == 0:
         raise BrokenVideo("the file is empty")
+    try:
+        return _read(path, num_frames, shape, seek)
+    except BrokenVideo:
+        # ffmpeg calls damage an error of the system, and the other way round: where every byte can
+        # be read and ffmpeg fails again, it is damage.
+        with open(path, "rb") as file:
+            while file.read(1 << 20):
+                pass
+        return _read(path, num_frames, shape, seek)
+
+
+def _read(path, num_frames, shape, seek):
     if seek:
         with suppress(_NotExact), _open(path) as (container, stream):
             packets = _list_packets(path, container)
@@ -59,7 +78,14 @@ def read_clip(path: str | Path, num_frames: int, shape: Shape, seek: bool = True
 def _open(path):
     """Open the best video stream of a file for decoding in this thread alone."""
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        # "file:" keeps a colon in a name from being taken for a protocol.
+        container = av.open(f"file:{path}", metadata_errors="replace", options=OPTIONS)
+    except MemoryError:  # ffmpeg's too: its class is one of both
+        raise
+    except av.ArgumentError as error:
+        raise BrokenVideo(
+            "not a video file: its format is not one of those that are read"
+        ) from error
     except av.FFmpegError as error:
         raise BrokenVideo(f"not a video file, or cut short: {error.strerror or error}") from error
     with container:
@@ -74,6 +100,8 @@ def _open(path):
         context.options = {"max_pixels": str(MAX_PIXELS)}
         try:
             yield container, stream
+        except MemoryError:
+            raise
         except av.FFmpegError as error:
             raise BrokenVideo(f"cannot be decoded: {error.strerror or error}") from error
 

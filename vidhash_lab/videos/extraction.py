@@ -2,7 +2,8 @@
 
 Threads decode file after file while the backbone describes what is decoded already. A run may be
 stopped at any moment and started again: it goes on where it was. A file that is no usable video is
-skipped, and the report says why.
+skipped, and the report says why. A file that the system did not give (no permission, a folder that
+is not mounted, no memory) is tried again by the next run.
 
 T frames a video, S pixels a side, C channels, D features, V views, N videos.
 """
@@ -13,8 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -34,19 +36,28 @@ ENDINGS = frozenset(
     .split()
 )  # fmt: skip
 SAVE_SECONDS, SAVE_VIDEOS = 10, 256  # a part is written after either
+MOST_UNREAD = 3  # files in a row that the system does not give: then it is not the files
 
 
 @dataclass(frozen=True)
 class ExtractionReport:
-    """What became of the folder: the file, how many videos it holds, {id: reason} of the others."""
+    """What became of the folder: the file, how many videos it holds, {id: reason} of the others.
+
+    `unread` are those that the system did not give; the next run tries them again.
+    """
 
     path: Path
     videos: int
     skipped: dict[str, str]
+    unread: dict[str, str] = field(default_factory=dict)
 
     def __str__(self):
         lines = [f"{self.path}: {self.videos} videos, {len(self.skipped)} files skipped"]
-        return "\n".join(lines + [f"  {video}: {why}" for video, why in self.skipped.items()])
+        lines += [f"  {video}: {why}" for video, why in self.skipped.items()]
+        if self.unread:
+            lines += [f"{len(self.unread)} files could not be read; run again for them"]
+            lines += [f"  {video}: {why}" for video, why in self.unread.items()]
+        return "\n".join(lines)
 
 
 def extract(
@@ -60,6 +71,7 @@ def extract(
     num_views: int = 0,
     seed: int = 0,
     device: str = "auto",
+    retry_skipped: bool = False,
 ) -> ExtractionReport:
     """Describe every video below `folder` by T frames of D features: writes the HDF5 file `out`.
 
@@ -76,17 +88,38 @@ def extract(
         num_views: V augmented renderings of each video, for CHAIN.
         seed: of the views.
         device: where the backbone runs, "auto" for the best there is.
+        retry_skipped: also read files again that an earlier run has skipped.
 
-    Raises `DataError` and FileNotFoundError for what concerns the whole run, before it begins, and
-    `DataError` when no file of the folder is a video.
+    Raises `DataError`, ValueError and FileNotFoundError for what concerns the whole run, before it
+    begins, `DataError` when no file of the folder is a video, and OSError when the system does not
+    give several files in a row; run again then, nothing is lost.
     """
     folder, out = Path(folder), Path(out)
+    num_frames = _at_least(1, "num_frames", num_frames)
+    thumbnails = _at_least(1, "thumbnails", thumbnails)
+    num_views = _at_least(0, "num_views", num_views)
     files = list_videos(folder)
     label_rows, category_names = None, []
     if labels is not None:
         label_rows, category_names = read_video_labels(labels, [file.id for file in files])
     backbone = open_backbone(backbone, device)
-    settings = {  # all that rows depend on: a run goes on with a file of the same settings only
+    settings = _settings(backbone, num_frames, thumbnails, num_views, seed)
+    with locked(out) as unwritable:
+        parts = Parts(out, settings, unwritable)
+        missing = parts.missing(files, retry_skipped)
+        unread = _read_missing(missing, len(files) - len(missing), parts, backbone, settings)
+        skipped = parts.assemble(files, _attributes(settings, category_names), label_rows)
+    without = skipped | unread
+    if len(without) == len(files):
+        first = "; ".join(f"{id}: {why}" for id, why in list(without.items())[:3])
+        raise DataError(f"{folder}: no video of two frames or more. First: {first}")
+    skipped = {id: why for id, why in skipped.items() if id not in unread}
+    return ExtractionReport(out, len(files) - len(without), skipped, unread)
+
+
+def _settings(backbone, num_frames, thumbnails, num_views, seed):
+    """Name all that rows depend on: a run goes on with a file of the same settings only."""
+    return {
         "backbone": backbone.name,
         "frame_size": backbone.frame_size,
         "kept": backbone.kept,
@@ -96,32 +129,41 @@ def extract(
         "views": num_views,  # named so in the files that earlier versions have written
         "seed": seed if num_views else None,
     }
-    with locked(out):
-        parts = Parts(out, settings)
-        _read_missing(files, parts, backbone, settings)
-        skipped = parts.assemble(files, _attributes(settings, category_names), label_rows)
-    if len(skipped) == len(files):
-        first = "; ".join(f"{id}: {why}" for id, why in list(skipped.items())[:3])
-        raise DataError(f"{folder}: no video of two frames or more. First: {first}")
-    return ExtractionReport(out, len(files) - len(skipped), skipped)
+
+
+def _at_least(least, name, value):
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}={value!r} must be a whole number from {least} on")
+    return int(value)
 
 
 def list_videos(folder: Path) -> list[VideoFile]:
     """List the video files below a folder, by their endings, sorted; hidden ones are left out."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of videos.")
-    files = []
-    for path in folder.rglob("*"):
-        inside = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in inside.parts)
-        if path.suffix.lower() in ENDINGS and not hidden and path.is_file():
+    files = {}
+    for path in _walk(folder):
+        if path.suffix.lower() in ENDINGS and path.is_file():
             # Names that are no UTF-8 are written with escapes.
-            id = inside.as_posix().encode("utf-8", "backslashreplace").decode()
+            id = path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
+            if id in files:
+                raise DataError(f"{folder}: two files have the name {id!r}. Rename one of them.")
             about = path.stat()
-            files.append(VideoFile(id, path, about.st_size, about.st_mtime_ns))
+            files[id] = VideoFile(id, path, about.st_size, about.st_mtime_ns)
     if not files:
         raise DataError(f"{folder}: no file ends in {', '.join(sorted(ENDINGS))}.")
-    return sorted(files, key=lambda file: file.id)
+    return [files[id] for id in sorted(files)]
+
+
+def _walk(folder):
+    """Yield the paths of files that are not hidden; a folder that cannot be read is an error."""
+
+    def fail(error):
+        raise error
+
+    for inside, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(inside, name) for name in names if not name.startswith("."))
 
 
 def _attributes(settings, category_names):
@@ -134,17 +176,21 @@ def _attributes(settings, category_names):
     return attributes | ({"category_names": category_names} if category_names else {})
 
 
-def _read_missing(files, parts, backbone, settings):
-    """Describe the files that have no row yet, and save the rows in parts from time to time."""
-    missing = parts.missing(files)
+def _read_missing(missing, done, parts, backbone, settings):
+    """Describe files and save their rows in parts from time to time -> {id: why} of those unread.
+
+    `done` is how many other files have their rows.
+    """
+    if missing:
+        parts.make_folder()  # an output that cannot be written is found before any work
     shape = Shape(backbone.frame_size, backbone.kept, backbone.grey)
     rows, saved = [], time.monotonic()
-    done = len(files) - len(missing)
-    progress = tqdm(total=len(files), initial=done, desc="videos", unit=" videos")
+    unread = {}
+    progress = tqdm(total=done + len(missing), initial=done, desc="videos", unit=" videos")
     clips = _in_threads(lambda file: _read(file, shape, settings), missing)
     try:
         with progress:
-            for described in _describe(clips, backbone, settings):
+            for described in _describe(_given(clips, unread), backbone, settings):
                 rows += described
                 progress.update(len(described))
                 if len(rows) >= SAVE_VIDEOS or time.monotonic() - saved > SAVE_SECONDS:
@@ -153,6 +199,24 @@ def _read_missing(files, parts, backbone, settings):
     finally:  # an interrupt loses nothing that is described
         if rows:
             parts.add(rows)
+    return unread
+
+
+def _given(clips, unread):
+    """Yield what was read, note in `unread` what was not, and fail after several of these."""
+    in_a_row = 0
+    for clip in clips:
+        in_a_row = in_a_row + 1 if isinstance(clip, _Unread) else 0
+        if not in_a_row:
+            yield clip
+            continue
+        unread[clip.file.id] = clip.reason
+        if in_a_row == MOST_UNREAD:
+            last = "; ".join(f"{id}: {why}" for id, why in list(unread.items())[-MOST_UNREAD:])
+            raise OSError(
+                f"{MOST_UNREAD} files in a row could not be read: {last}. Nothing is lost: once "
+                "they can be, run again."
+            )
 
 
 def _in_threads(function, items):
@@ -169,13 +233,23 @@ def _in_threads(function, items):
         pool.shutdown(cancel_futures=True)
 
 
+@dataclass(frozen=True)
+class _Unread:
+    """A file that the system did not give, which says nothing about the file."""
+
+    file: VideoFile
+    reason: str
+
+
 def _read(file, shape, settings):
-    """Read a file -> (file, clip, thumbnails), or a row that says why not."""
+    """Read a file -> (file, clip, thumbnails), a row that says why not, or `_Unread`."""
     try:
         clip = read_clip(file.path, settings["num_frames"], shape)
         return file, clip, shrink(clip.frames, settings["thumbnails"])
     except BrokenVideo as error:
         return Row(file, reason=str(error))
+    except (OSError, MemoryError) as error:
+        return _Unread(file, getattr(error, "strerror", None) or f"{type(error).__name__} {error}")
     except Exception as error:  # whatever one file raises, the others go on
         return Row(file, reason=f"{type(error).__name__}: {error}")
 

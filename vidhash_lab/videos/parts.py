@@ -2,17 +2,19 @@
 
 While `out.h5` is made, `out.h5.parts/` holds small HDF5 files of the same form, and what they hold
 is what is done. A part is written under another name and renamed, so a process may be killed at
-any moment: what is there is whole. At the end the rows of parts and of an older `out.h5` become the
-new `out.h5` by one more renaming; until then the disk holds both.
+any moment: what is there is whole. Its checksum tells whether it was damaged later. At the end the
+rows of parts and of an older `out.h5` become the new `out.h5` by one more renaming; until then the
+disk holds both.
 
 N videos in a file, T frames.
 """
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import compress, groupby
 from pathlib import Path
@@ -21,7 +23,7 @@ import h5py
 import numpy as np
 from filelock import FileLock, Timeout
 
-from vidhash_lab.data.files import DataError, written_whole
+from vidhash_lab.data.files import DataError, check_seal, refusing_damage, written_whole
 
 IDENTITY = ("video_ids", "sizes", "modified")  # of a file: its path, bytes, time in nanoseconds
 SKIPPED = ("skipped_ids", "skipped_sizes", "skipped_modified", "skipped_reasons")
@@ -53,32 +55,44 @@ class Row:
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Let one process at a time write `out`; a second one gets a `DataError` at once."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out.with_name(f".{out.name}.lock"))  # freed by the system when a process dies
-    try:
-        acquired = lock.acquire(timeout=0)
-    except Timeout:
-        raise DataError(
-            f"{out}: another run is writing it. Wait for that run, or give another name."
-        ) from None
-    with acquired:
-        yield
+def locked(out: Path) -> Iterator[str]:
+    """Let one process at a time write `out`; a second one gets a `DataError` at once.
+
+    Yields why nothing can be written, "" where it can: an `out` that is there is read all the same.
+    """
+    lock, why = out.with_name(f".{out.name}.lock"), ""
+    with ExitStack() as stack:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(lock).acquire(timeout=0))  # freed when a process dies
+        except OSError as error:
+            if isinstance(error, Timeout) and lock.exists():
+                raise DataError(
+                    f"{out}: another run is writing it. Wait for that run, or give another name."
+                ) from None
+            why = f"{out}: cannot be written ({error.strerror or error})."
+            if not os.path.isfile(out):
+                raise DataError(why) from error
+        yield why
 
 
 class Parts:
     """The rows of `out` so far: those of its parts, and those of an older `out` itself."""
 
-    def __init__(self, out: Path, settings: dict):
+    def __init__(self, out: Path, settings: dict, unwritable: str = ""):
         self.out, self.folder = out, out.with_name(out.name + ".parts")
+        self._unwritable = unwritable
         self._settings = json.dumps(settings, sort_keys=True)
         for path in self._files():
-            if path == out or _is_readable(path):
-                self._check_settings(path, settings)
-            else:
-                warnings.warn(f"{path} is damaged: its videos are read again", stacklevel=3)
+            try:
+                if path != out:
+                    check_seal(path)
+            except DataError as error:
+                self.make_folder()  # nothing is removed where nothing may be written
+                warnings.warn(f"{error} Its videos are read again.", stacklevel=3)
                 path.unlink()
+            else:
+                self._check_settings(path, settings)
 
     def _files(self):
         older = [self.out] if self.out.exists() else []
@@ -86,9 +100,9 @@ class Parts:
 
     def _check_settings(self, path, ours):
         try:
-            with h5py.File(path) as file:
+            with refusing_damage(path), h5py.File(path) as file:
                 theirs = json.loads(file.attrs["extraction"])
-        except (OSError, KeyError, ValueError) as error:
+        except (DataError, IsADirectoryError) as error:
             raise DataError(
                 f"{self.out}: there, and not written by `extract`. Choose another name."
             ) from error
@@ -114,10 +128,26 @@ class Parts:
                     places[tuple(identity)] = path, -1, reason
         return places
 
-    def missing(self, files: list[VideoFile]) -> list[VideoFile]:
-        """Return the files that were never read or skipped, or have changed since."""
-        finished = self._finished()
+    def missing(self, files: list[VideoFile], retry_skipped: bool = False) -> list[VideoFile]:
+        """Return the files that were never read or skipped, or have changed since.
+
+        With `retry_skipped` also those that were skipped.
+        """
+        finished = {
+            identity
+            for identity, (_, row, _) in self._finished().items()
+            if row >= 0 or not retry_skipped
+        }
         return [file for file in files if file.identity not in finished]
+
+    def make_folder(self) -> None:
+        """Make the folder of parts, or raise `DataError` where nothing can be written."""
+        if self._unwritable:
+            raise DataError(self._unwritable)
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self.out}: cannot be written ({error.strerror}).") from error
 
     def add(self, rows: list[Row]) -> None:
         """Write rows as one more part."""
@@ -125,7 +155,7 @@ class Parts:
         path = self.folder / f"part-{max(numbers, default=0) + 1:08d}.h5"
         good = [row for row in rows if row.arrays is not None]
         skipped = {row.file: row.reason for row in rows if row.arrays is None}
-        with written_whole(path) as new, h5py.File(new, "w") as file:
+        with written_whole(path, sealed=True) as new, h5py.File(new, "w") as file:
             file.attrs["extraction"] = self._settings
             _write_identity(file, [row.file for row in good], skipped)
             for key in good[0].arrays if good else ():
@@ -136,26 +166,28 @@ class Parts:
     ) -> dict[str, str]:
         """Make `out` of the rows of these files, in this order -> {id: reason} of those skipped.
 
-        The parts are removed. An older `out` stays as it is where the new one would be the same
-        and where no file has a row.
+        Files that were not read are left out. The parts are removed. An older `out` stays as it is
+        where the new one would be the same and where no file has a row.
         """
         finished = self._finished()
+        known = [file.identity in finished for file in files]
+        files = list(compress(files, known))
+        labels = None if labels is None else labels[known]
         places = [finished[file.identity] for file in files]
         good = [row >= 0 for _, row, _ in places]
         skipped = {file: why for file, (_, row, why) in zip(files, places) if row < 0}
         labels = None if labels is None else labels[good]
         same = not self.folder.exists() and self._is_up_to_date(files, attributes, labels)
         if any(good) and not same:
-            self.folder.mkdir(exist_ok=True)
-            whole = self.folder / "whole.h5"
-            with h5py.File(whole, "w") as file:
+            self.make_folder()
+            with written_whole(self.out) as whole, h5py.File(whole, "w") as file:
                 file.attrs.update({"extraction": self._settings} | attributes)
                 _write_identity(file, list(compress(files, good)), skipped)
                 _copy_rows(file, list(compress(places, good)))
                 if labels is not None:
                     file["labels"] = labels
-            whole.replace(self.out)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self._unwritable:
+            shutil.rmtree(self.folder, ignore_errors=True)
         return {file.id: reason for file, reason in skipped.items()}
 
     def _is_up_to_date(self, files, attributes, labels):
@@ -166,14 +198,6 @@ class Parts:
         same_labels = np.array_equal(written, labels)
         same_names = names == list(attributes.get("category_names", ()))
         return ids == {video.id for video in files} and same_labels and same_names
-
-
-def _is_readable(path):
-    try:
-        with h5py.File(path) as file:
-            return "extraction" in file.attrs and all(key in file for key in (*IDENTITY, *SKIPPED))
-    except OSError:
-        return False
 
 
 def _write_identity(file, files, skipped):

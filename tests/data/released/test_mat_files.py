@@ -63,8 +63,13 @@ def test_a_sparse_matrix_of_zeros(tmp_path, write):
     "matrix, key, videos, says",
     [
         (LABELS.astype("u1"), "re_label", None, r"no matrix `labels`; found \[.*'re_label'"),
-        (LABELS.astype("f8") * [1, 1, 1, 0.5], "labels", None, r"is 0\.5 in row \d, column 3"),
-        (np.diag([1.0, np.nan]), "labels", None, "is nan in row 1, column 1"),
+        (
+            LABELS.astype("f8") * [1, 1, 1, 0.5],
+            "labels",
+            None,
+            r"row \d, column 3: `labels` is 0\.5",
+        ),
+        (np.diag([1.0, np.nan]), "labels", None, "row 1, column 1: `labels` is nan"),
         (LABELS.astype("u1"), "labels", 8, r"is \(7, 4\); expected one row for each of the 8"),
         (LABELS.T.astype("u1"), "labels", 7, "other way round: transpose it"),
     ],
@@ -96,7 +101,12 @@ def test_hdf5_that_is_no_matrix(tmp_path):
         file.create_group("labels")
         file["huge"] = h5py.Empty("f8")
         file.create_dataset("large", (1 << 20, 1 << 20), "u1", chunks=True)
-    for key, says in [("labels", "no matrix"), ("huge", "huge"), ("large", "has shape")]:
+        file["linked"] = h5py.ExternalLink("other.mat", "labels")
+        file.create_group("sparse").attrs["MATLAB_sparse"] = 3
+        file["sparse/jc"] = h5py.ExternalLink("other.mat", "jc")
+    problems = {"labels": "no matrix", "huge": "huge", "large": "has shape"}
+    problems |= {"linked": "`linked` is a link", "sparse": "`jc` is a link"}
+    for key, says in problems.items():
         with pytest.raises(DataError, match=says):
             read_mat_labels(tmp_path / "odd.mat", key)
 

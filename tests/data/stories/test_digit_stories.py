@@ -201,18 +201,30 @@ def drop_a_row(path):
         file["labels"] = labels
 
 
+def zero_half_of_the_features(path):
+    with h5py.File(path) as file:
+        start, size = file["feats"].id.get_offset(), file["feats"].nbytes
+    with open(path, "r+b") as file:
+        file.seek(start + size // 2)
+        file.write(bytes(size // 2))
+
+
 def empty(path):
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), cut_in_half, drop_a_row, empty])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda path: path.unlink(), cut_in_half, drop_a_row, empty, zero_half_of_the_features],
+)
 def test_a_damaged_set_is_built_again(folder, tmp_path, damage):
     config = replace(TINY, train=10, database=10)
     built = open_or_build(config, tmp_path)
     damage(built / "database.h5")
     with pytest.warns(UserWarning, match="damaged"):
         assert open_or_build(config, tmp_path) == built
-    assert len(read(built, "database")["feats"]) == 10
+    feats = read(built, "database")["feats"]
+    assert len(feats) == 10 and feats.any((1, 2)).all()
     assert [path.name for path in tmp_path.iterdir()] == [built.name]
 
 

@@ -7,6 +7,7 @@ import torch
 
 from vidhash_lab.data import open_dataset
 from vidhash_lab.data.augmentation import augment_clips
+from vidhash_lab.data.files import seal
 from vidhash_lab.data.stories import views
 from vidhash_lab.data.stories.digit_stories import (
     DigitStoriesConfig,
@@ -92,6 +93,7 @@ def cut_in_half(path):
 def grow_old(path):
     with h5py.File(path, "a") as file:
         file.attrs["views_version"] = 0
+    seal(path)
 
 
 def lose_a_video(path):
@@ -99,9 +101,16 @@ def lose_a_video(path):
         rest = file["views"][1:]
         del file["views"]
         file["views"] = rest
+    seal(path)
 
 
-@pytest.mark.parametrize("damage", [cut_in_half, grow_old, lose_a_video])
+def zero_some_bytes(path):
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(100))
+
+
+@pytest.mark.parametrize("damage", [cut_in_half, grow_old, lose_a_video, zero_some_bytes])
 def test_damaged_views_are_built_again(built, folder, damage):
     path = folder / built.name
     path.write_bytes(built.read_bytes())

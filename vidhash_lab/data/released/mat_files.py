@@ -11,7 +11,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from vidhash_lab.data.files import DataError, refusing_damage
+from vidhash_lab.data.files import DataError, own, refusing_damage
+from vidhash_lab.data.labels import multi_hot
 
 NUMERIC = {"double", "single", "logical", "sparse"}
 NUMERIC |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
@@ -58,13 +59,14 @@ def _read_hdf5(path, key, videos):
 
     with h5py.File(path) as file:
         _check_key(path, key, (name for name in file if not name.startswith("#")))
-        node = file[key]
+        node = own(file, key)
         if "MATLAB_sparse" in node.attrs:  # its values, their rows, and where each column begins
-            shape = int(node.attrs["MATLAB_sparse"]), len(node["jc"]) - 1
+            shape = int(node.attrs["MATLAB_sparse"]), len(own(node, "jc")) - 1
             _check_shape(path, key, shape, videos)
             # MATLAB leaves values and rows out where every value is 0.
-            values, rows = (node[k][()] if k in node else np.zeros(0) for k in ("data", "ir"))
-            indices = rows.astype(np.int64), node["jc"][()].astype(np.int64)
+            parts = [own(node, name) for name in ("data", "ir", "jc")]
+            values, rows, begins = (np.zeros(0) if part is None else part[()] for part in parts)
+            indices = rows.astype(np.int64), begins.astype(np.int64)
             return scipy.sparse.csc_array((values, *indices), shape)
         if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "biuf":
             raise DataError(f"{path}: `{key}` is no matrix of numbers; expected 0 and 1, (N, C).")
@@ -80,14 +82,7 @@ def _as_labels(path, key, matrix):
         if matrix.format != "coo":  # of version 4; checked already
             matrix.check_format(full_check=True)  # else a row that is not there ends the process
         matrix = matrix.toarray()
-    wrong = (matrix != 0) & (matrix != 1)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise DataError(
-            f"{path}: `{key}` is {matrix[row, column]} in row {row}, column {column}; labels are "
-            f"multi-hot, 0 or 1 ({wrong.sum()} values are neither)."
-        )
-    return np.ascontiguousarray(matrix, dtype=bool)
+    return multi_hot(matrix, key, lambda row: f"{path}, row {row}")
 
 
 def _check_shape(path, key, shape, videos):

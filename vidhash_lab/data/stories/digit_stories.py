@@ -28,6 +28,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from vidhash_lab.data.files import DataError, check_seal, seal
 from vidhash_lab.data.stories.handwriting import choose_handwriting, handwriting, handwriting_pools
 from vidhash_lab.data.stories.network import (
     BACKBONE,
@@ -229,6 +230,7 @@ def build(config: DigitStoriesConfig, folder: Path) -> None:
                     file["thumbnails"][rows] = thumbnails
                     file["feats"][rows] = digit_features(thumbnails / 255).half()
                     progress.update(len(thumbnails))
+            seal(folder / f"{split}.h5")
 
 
 def cache_name(config: DigitStoriesConfig) -> str:
@@ -237,15 +239,12 @@ def cache_name(config: DigitStoriesConfig) -> str:
     return f"digit-stories-{digest.hexdigest()[:12]}"
 
 
-def is_complete(folder: Path, config: DigitStoriesConfig) -> bool:
-    """Tell whether the folder holds the three files of this config, whole and readable."""
+def is_complete(folder: Path) -> bool:
+    """Tell whether the folder holds its three files as they were built, by their checksums."""
     try:
         for split in SPLITS:
-            with h5py.File(folder / f"{split}.h5") as file:
-                found = {name: (file[name].shape, file[name].dtype) for name in file}
-                if found != _layout(config, split):
-                    return False
-    except (OSError, KeyError, RuntimeError):  # absent, cut short, damaged within
+            check_seal(folder / f"{split}.h5")
+    except (DataError, FileNotFoundError):
         return False
     return True
 
@@ -258,7 +257,7 @@ def open_or_build(config: DigitStoriesConfig, cache_folder: Path) -> Path:
     """
     folder = cache_folder / cache_name(config)
     was_there = folder.exists()
-    if is_complete(folder, config):
+    if is_complete(folder):
         return folder
     if was_there:
         warnings.warn(f"the data set in {folder} is damaged: building it again", stacklevel=2)
@@ -267,12 +266,12 @@ def open_or_build(config: DigitStoriesConfig, cache_folder: Path) -> Path:
         new = Path(workplace) / "new"
         new.mkdir()
         build(config, new)
-        if not is_complete(folder, config):  # else another process was faster
+        if not is_complete(folder):  # else another process was faster
             with suppress(FileNotFoundError):
                 folder.rename(Path(workplace) / "damaged")
             try:
                 new.rename(folder)
             except OSError:  # in this very moment another process was faster
-                if not is_complete(folder, config):
+                if not is_complete(folder):
                     raise
     return folder

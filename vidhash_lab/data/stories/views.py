@@ -14,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from vidhash_lab.data import augmentation
-from vidhash_lab.data.files import written_whole
+from vidhash_lab.data.files import DataError, check_seal, written_whole
 from vidhash_lab.data.stories.digit_stories import CHUNK, DigitStoriesConfig, seeded_generator
 from vidhash_lab.data.stories.network import FEATURE_DIM, digit_features, one_thread
 
@@ -34,19 +34,20 @@ def open_or_build_views(config: DigitStoriesConfig, folder: Path, num_views: int
         return path
     if path.exists():
         warnings.warn(f"the views in {path} are damaged or old: building them again", stacklevel=2)
-    with written_whole(path) as new:
+    with written_whole(path, sealed=True) as new:
         build_views(config, path.with_name("train.h5"), new, num_views)
     return path
 
 
 def is_complete(path: Path, config: DigitStoriesConfig, num_views: int) -> bool:
-    """Tell whether the file holds these views, whole, readable and of this version."""
+    """Tell whether the file holds these views as they were built, and of this version."""
     try:
+        check_seal(path)
         with h5py.File(path) as file:
             views, version = file["views"], file.attrs["views_version"]
             shape = config.train, num_views, config.num_frames, FEATURE_DIM
             return version == VIEWS_VERSION and views.shape == shape
-    except (OSError, KeyError, RuntimeError):  # absent, cut short, damaged within
+    except (DataError, FileNotFoundError):
         return False
 
 
