@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vidhash_lab.data.features import FeatureSet
-from vidhash_lab.models.baselines import LSH
 from vidhash_lab.models.conmh import ConMH
 from vidhash_lab.retrieval.codes import encode, pack, unpack
 
@@ -41,11 +40,3 @@ def test_encode_is_the_model_on_every_video(random_features):
         expected = pack(model.eval().encode(features.rows(range(64))))
     assert np.array_equal(codes, expected)
     assert np.array_equal(encode(model, features, batch_size=5), expected)
-
-
-def test_bits_that_cannot_be_packed_are_refused_before_a_video_is_read(random_features):
-    features = FeatureSet(random_features())
-    model = LSH.for_dataset(features, 12)
-    features.batches = None  # would fail otherwise
-    with pytest.raises(ValueError, match="12 bits cannot be packed"):
-        encode(model, features)

@@ -18,14 +18,12 @@ def encode(
 
     Runs in float32 and evaluation mode: a bit is a sign, and bfloat16 would flip those near zero.
     The model comes back in the mode and on the device it was on. ValueError for videos that do not
-    fit the model and for a K that is no multiple of 8.
+    fit the model.
     """
     import lightning_fabric  # slow to import, and only this function needs it
 
     model.check_fits(feature_set)
     model.warm_up()
-    if model.config.bits % 8:
-        raise ValueError(f"{model.config.bits} bits cannot be packed; bits are a multiple of 8")
     fabric = lightning_fabric.Fabric(accelerator=device, devices=1)
     was_training, device_before = model.training, model.device
     model.eval().to(fabric.device)

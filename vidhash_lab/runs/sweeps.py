@@ -99,14 +99,18 @@ def sweep(
                     rows[number] = row
                     bar.update()
             except Exception as error:  # of the backend: a worker was killed, others with it
-                lost = [n for n in left if n not in rows and _has_begun(folders[n], token)]
-                if not lost:
+                begun = [n for n in left if n not in rows and _has_begun(folders[n], token)]
+                if not begun:
                     raise
-                for number in lost:
-                    with FileLock(folders[number] / ".lock"):  # wait for one that still runs
-                        rows[number] = _row(points[number], folders[number], "done", error)
-                    bar.update()
+                rows |= {n: _row_of_the_lost(points[n], folders[n], error) for n in begun}
+                bar.update(len(begun))
     return pd.DataFrame([rows[number] for number in range(len(points))])
+
+
+def _row_of_the_lost(point, folder, error):
+    """Tell what became of a run whose worker is gone, once it runs no more -> its row."""
+    with FileLock(folder / ".lock"):
+        return _row(point, folder, "done", error)
 
 
 def _points(grid):
