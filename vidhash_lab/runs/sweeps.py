@@ -83,15 +83,13 @@ def sweep(
     names = _folder_names(notebook, source, points, package)
     folders = [Path(folder).resolve() / name for name in names]
     copy, token = Path(notebook).name, uuid.uuid4().hex
-    share = max(1, joblib.cpu_count() // n_jobs)
+    same = max(1, joblib.cpu_count() // n_jobs), package, token  # for all points
     rows, bar = {}, tqdm(total=len(points), desc="runs", unit="run")
     with _backend(backend, n_jobs), bar:
         while left := [number for number in range(len(points)) if number not in rows]:
             calls = (
-                joblib.delayed(_run_point)(
-                    number, folders[number] / copy, source, points[number], share, package, token
-                )
-                for number in left
+                joblib.delayed(_run_point)(n, folders[n] / copy, source, points[n], *same)
+                for n in left
             )
             try:
                 done = joblib.Parallel(n_jobs, return_as="generator_unordered")(calls)
