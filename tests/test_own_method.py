@@ -2,12 +2,13 @@
 
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from vidhash_lab import ConMHConfig, DataError, encode, fit, load, open_dataset, score
+from vidhash_lab import ConMHConfig, DataError, encode, fit, load, open_dataset, save, score
 from vidhash_lab.models.hasher import VideoHasher
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +84,23 @@ def test_what_a_method_leaves_out_is_named():
     for name, arguments in {"sample": [None] * 3, "losses": [{}], "encode": [None]}.items():
         with pytest.raises(NotImplementedError, match="Empty"):
             getattr(model, name)(*arguments)
+
+
+def test_sizes_of_a_config_may_be_anything(tmp_path):
+    @dataclass(frozen=True)
+    class Config:
+        bits: int = 8
+        num_frames: int = 6
+        feature_dim: int = 8
+        hidden_dim: int | None = None
+        seed: int = 20_240_101
+
+    class Odd(VideoHasher):
+        pass
+
+    Odd.Config = Config
+    save(Odd(Config()), tmp_path / "odd.pt")
+    assert load(tmp_path / "odd.pt", method=Odd).config == Config()
 
 
 def test_a_baseline_is_fitted_like_any_method():
