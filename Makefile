@@ -9,12 +9,14 @@ demo: .venv/installed  ## run notebook 00 and write its page
 	@$(BIN)/python -m vidhash_lab.runs notebooks/00_start_here.ipynb --folder build/demo
 	@echo "Look at build/demo/00_start_here/00_start_here.html; go on with 'make lab'."
 
-# Smoke runs of the notebooks, nbval on those runs and the browser share one small data set.
+# Smoke runs of the notebooks, nbval on those runs and the browser share one small data set. A core
+# runs one test at a time in one thread: more threads than cores would wait for each other.
 test: export VIDHASH_LAB_CACHE = $(CURDIR)/build/cache
+test: export OMP_NUM_THREADS = 1
 test: .venv/installed check  ## everything that CI runs
 	rm -rf build/smoke
-	$(BIN)/pytest
-	$(BIN)/pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 300 build/smoke
+	$(BIN)/pytest -n auto --dist worksteal
+	$(BIN)/pytest -n auto --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 300 build/smoke
 	@test -x /usr/bin/chromium || echo "BROWSER TESTS SKIPPED: no /usr/bin/chromium"
 
 lab: .venv/installed  ## open the notebooks

@@ -8,6 +8,7 @@ import hashlib
 import os
 import resource
 import signal
+import threading
 import time
 import warnings
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from vidhash_lab import ConMH, DataError, FeatureSet, fit, load, save
 from vidhash_lab.videos import extraction
@@ -32,6 +34,8 @@ def in_child(function, *arguments, kill_after=None):
         status = 1
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # progress bars
+            # Theirs is shared by all forks: one that is killed holding it would stop the others.
+            tqdm.set_lock(threading.RLock())
             torch.set_num_threads(1)
             warnings.simplefilter("ignore")
             function(*arguments)

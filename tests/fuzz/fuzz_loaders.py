@@ -15,6 +15,7 @@ import multiprocessing
 import resource
 import sys
 import tempfile
+import threading
 import traceback
 import warnings
 from collections import Counter
@@ -24,6 +25,7 @@ import h5py
 import numpy as np
 import scipy.io
 import scipy.sparse
+from tqdm.auto import tqdm
 
 from vidhash_lab.data import DataError, FeatureSet, open_dataset
 from vidhash_lab.data.released.mat_files import read_mat_labels
@@ -199,6 +201,7 @@ def work(seeds, connection):
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
+    tqdm.set_lock(threading.RLock())  # ours is shared: one killed holding it would stop us
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             connection.send((seed, case(seed, folder)))

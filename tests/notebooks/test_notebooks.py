@@ -61,7 +61,7 @@ def test_runs_on_a_file_of_ones_own_that_has_no_more_than_these_keys(tmp_path, n
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_solutions_run_with_smoke_parameters(path):
     smoke = {"dataset": "digit-stories-mini", "epochs": 1}
-    cells = code_cells(run_notebook(path, ROOT / "build" / "solutions", smoke))
+    cells = code_cells(run_notebook(path, ROOT / "build" / "solutions" / path.stem, smoke))
     assert all(cell.execution_count for cell in cells)
     assert not [o for cell in cells for o in cell.outputs if o.output_type == "error"]
 
