@@ -5,6 +5,7 @@ from itertools import permutations, product
 import h5py
 import numpy as np
 import pytest
+import torch
 import trm
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -347,3 +348,14 @@ def test_what_cannot_be_scored_is_refused_before_a_video_is_encoded(random_featu
     for options in ({"k": 30}, {"ties": "mean"}, {"denominator": "K"}, {"labels": "fine_labels"}):
         with pytest.raises(ValueError):
             score(model, dataset, **options)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_torch_keeps_its_number_of_threads(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        evaluate(*random_sets(), k=5)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

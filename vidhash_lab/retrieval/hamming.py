@@ -5,8 +5,11 @@ Codes are packed (N, K/8) uint8 in the order of numpy.packbits, K bits each; lab
 never hold a (Q, N) matrix of distances; `metrics` needs little more than the histograms they count.
 """
 
+import functools
+
 import numpy as np
-from numba import njit, prange
+import torch
+from numba import config, njit, prange, set_num_threads
 
 # Masks to count the bits of a word in parallel: sums of 2, of 4, of 8, then of all.
 PAIRS, QUADS = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
@@ -116,6 +119,22 @@ def _share(a, b):
     return np.uint64(common != 0)
 
 
+def _in_torch_threads(compiled):
+    """Run in torch's number of threads, and leave it: numba would set its own for torch as well."""
+
+    @functools.wraps(compiled)
+    def run(*arguments):
+        threads = torch.get_num_threads()
+        set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
+        try:
+            return compiled(*arguments)
+        finally:
+            torch.set_num_threads(threads)
+
+    return run
+
+
+@_in_torch_threads
 @njit(parallel=True, nogil=True, cache=True)
 def count_distances(query_codes, codes, query_labels, labels, own_item, bits):
     """Count the items at each distance -> all and relevant ones, each (Q, bits + 1) int32.
@@ -136,6 +155,7 @@ def count_distances(query_codes, codes, query_labels, labels, own_item, bits):
     return total, relevant
 
 
+@_in_torch_threads
 @njit(parallel=True, nogil=True, cache=True)
 def ranked_relevance(query_codes, codes, query_labels, labels, own_item, total):
     """Order all items by distance, then by place in the database -> relevance (Q, N) bool.
