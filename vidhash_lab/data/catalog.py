@@ -31,8 +31,7 @@ def open_digit_stories(
     Args:
         root: cache folder; None = `cache_folder()`.
         in_memory: read the features whole.
-        num_views: how many augmented views the training videos have, 4 for CHAIN. They are built
-            where they are not cached: about 12 s and 25 MB a view.
+        num_views: augmented views of the training videos, 4 for CHAIN; 12 s and 25 MB each.
         sizes: fields of `DigitStoriesConfig`, for example train=1000, seed=1.
     """
     if num_views < 0 or num_views != int(num_views):
@@ -49,10 +48,8 @@ def open_digit_stories_mini(root: PathLike | None, **options) -> VideoDataset:
     return replace(open_digit_stories(root, **sizes | options), name="digit-stories-mini")
 
 
-CATALOG = {
-    "digit-stories": open_digit_stories,
-    "digit-stories-mini": open_digit_stories_mini,
-} | {name: partial(open_published, name) for name in PUBLISHED_SETS}
+CATALOG = {name: partial(open_published, name) for name in PUBLISHED_SETS}
+CATALOG |= {"digit-stories": open_digit_stories, "digit-stories-mini": open_digit_stories_mini}
 
 
 def open_dataset(name_or_path: PathLike, root: PathLike | None = None, **options) -> VideoDataset:
@@ -63,10 +60,9 @@ def open_dataset(name_or_path: PathLike, root: PathLike | None = None, **options
 
     Args:
         root: the folder where a published data set lies; for the built-in one, its cache.
-        options: what the data set takes. All take `in_memory`. The built-in ones take `num_views`
-            and sizes, see `open_digit_stories`; the others take `views`, the HDF5 file of the
-            training videos' views where these lie elsewhere. One's own take `classes`, how many
-            there are where `labels` are class numbers.
+        options: all take `in_memory`. The built-in ones take `num_views` and sizes, see
+            `open_digit_stories`; the others `views`, the HDF5 file of the training videos' views
+            where these lie elsewhere. One's own take `classes`, see `FeatureSet`.
 
     Raises FileNotFoundError or `DataError`, naming file, key or row.
     """
@@ -76,10 +72,8 @@ def open_dataset(name_or_path: PathLike, root: PathLike | None = None, **options
     if path.is_dir():
         return _open_folder(path.name, path, **options)
     if not path.is_file():
-        names = ", ".join(sorted(CATALOG))
-        raise FileNotFoundError(
-            f"{name_or_path!r} is no data set name ({names}) and no file or folder at {path}."
-        )
+        names = f"no data set name ({', '.join(sorted(CATALOG))})"
+        raise FileNotFoundError(f"{name_or_path!r} is {names} and no file or folder at {path}.")
     everything = FeatureSet(path, **options)
     return VideoDataset(path.stem, everything, everything, everything)
 

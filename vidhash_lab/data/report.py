@@ -29,7 +29,7 @@ class FolderReport:
 
     def note(self, text):
         """Say what one should know, though the data set can be worked with."""
-        self._say(f"  ! {text}")
+        self.line(f"! {text}")
 
     def wrong(self, error):
         """Say what must be mended: text or an exception."""
@@ -52,10 +52,7 @@ class FolderReport:
 
 
 def report(path: str | Path, say: Callable[[str], None] = print) -> bool:
-    """Examine a published layout, or a folder or file of the kit's own -> whether all is well.
-
-    Features are read whole once, in batches. A folder of such folders is examined one by one.
-    """
+    """Examine a data set, or a folder of such, reading all of it once -> whether all is well."""
     path = Path(path)
     try:
         folders = [path] if _kinds(path) else []
@@ -152,9 +149,9 @@ def _examine_feats(path, lines):
     feature_set = FeatureSet(path)
     rows = feature_set.features
     with h5py.File(path) as file:
-        feats = file["feats"]
-        storage = f"chunks {feats.chunks}" if feats.chunks else "contiguous"
-        storage += f", {feats.compression}" if feats.compression else ""
+        chunks, compression = file["feats"].chunks, file["feats"].compression
+    storage = f"chunks {chunks}" if chunks else "contiguous"
+    storage += f", {compression}" if compression else ""
     lines.line(
         f"{path.name}: {len(rows)} videos, T x D {rows.shape[1]} x {rows.shape[2]}, {rows.dtype}, "
         f"{storage}, {path.stat().st_size / 1e9:.3g} GB"
