@@ -27,8 +27,7 @@ class Published:
 def published(**wanted) -> list[Published]:
     """List the published numbers whose fields are the wanted ones, in the order of the file.
 
-    For example published(method="ConMH", dataset="FCVID", bits=64, metric="mAP@20"). A field that
-    there is not is a TypeError; no number that fits is an empty list.
+    For example published(method="ConMH", dataset="FCVID", bits=64, metric="mAP@20").
     """
     unknown = set(wanted) - set(Published.__dataclass_fields__)
     if unknown:

@@ -34,8 +34,7 @@ class Attention(nn.Module):
 def attend(query, key, value, dropout=0.0):
     """Scaled dot-product attention (B, heads, T, width), in float32 on a CPU.
 
-    There, torch's bfloat16 kernel needs five to eight times as long backward for clips of some
-    tens of frames; it took two thirds of a training step.
+    There, torch's bfloat16 kernel needs five to eight times as long backward for short clips.
     """
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
@@ -45,11 +44,7 @@ def attend(query, key, value, dropout=0.0):
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout`; on a CPU a probability of 1/2 is drawn as the signs of random bytes.
-
-    The distribution is the same. A value takes 1 ns instead of 18 (two cores of an AMD EPYC), which
-    were a sixth of MCMSH's training step.
-    """
+    """`nn.Dropout`; on a CPU, 1/2 is drawn as signs of random bytes: 1 ns a value, not 18."""
 
     def forward(self, x):
         if not self.training or self.p != 0.5 or x.device.type != "cpu":

@@ -121,11 +121,7 @@ class CHAIN(VideoHasher):
         return terms
 
     def states(self, frames, places=None):
-        """Hidden states of frames (B, M, D) at their places in time -> (B, M, H).
-
-        Without places the encoder cannot know the order: what it says of a frame stays the same
-        however the frames are permuted.
-        """
+        """Hidden states of frames (B, M, D) at places (B, M), or at none -> (B, M, H)."""
         x = self.embed(frames)
         if places is not None:
             x = x + self.positions[places]
@@ -148,10 +144,7 @@ class CHAIN(VideoHasher):
 
 
 def segment_sample(count, num_frames, clip_frames, generator):
-    """Cut T frames into M segments, as equal as can be, and draw one of each -> (count, M).
-
-    The places rise. Where M does not divide T, segments differ in length by one frame.
-    """
+    """Cut T frames into M segments, as equal as can be, draw one of each -> rising (count, M)."""
     borders = torch.arange(clip_frames + 1) * num_frames // clip_frames
     length = borders.diff()
     draw = torch.rand(count, clip_frames, generator=generator)
@@ -159,10 +152,7 @@ def segment_sample(count, num_frames, clip_frames, generator):
 
 
 def find_scenes(states):
-    """Cluster each clip's states (B, M, H) by affinity propagation -> scene numbers (B, M).
-
-    A clip for which it does not converge is one scene.
-    """
+    """Cluster each clip's states (B, M, H) -> scene numbers (B, M); not converged: one scene."""
     states = states.detach().float()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConverged)

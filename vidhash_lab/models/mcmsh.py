@@ -90,8 +90,7 @@ class MCMSHConfig:
 class Gate(nn.Module):
     """Mix x (n, B, c) over n, open, weigh, and mix over n once more.
 
-    A kind of gate says what it looks at (`look`), how it reduces and restores the channels
-    (`conv`, `deconv`), and how its openings reach all n (`spread`).
+    A kind of gate says what it looks at, how it reduces and restores channels, how it spreads.
     """
 
     def __init__(self, n, c, reduction):
@@ -181,9 +180,8 @@ def mix(x, layer):
 def along(x, layer):
     """Apply a linear layer, or a convolution of width 3 along n: (n, B, c) -> (n, B, c').
 
-    The convolution is one product over all groups, zeros included, beside two shifts of its narrow
-    side: of what comes out where it reduces the channels (2.7x), of what goes in where it restores
-    them (2.9x).
+    The convolution is one product over all groups, zeros included, and two shifts of its narrow
+    side.
     """
     if isinstance(layer, nn.Linear):
         return layer(x)
@@ -272,10 +270,9 @@ class MCMLP(Gated):
         return self.gated(self.channel_mixer(self.token_mixer(x))).transpose(0, 1)
 
     def gate_openings(self, frames: Tensor) -> dict[str, Tensor]:
-        """How far every gate opens for videos (B, T, D) -> {name: (B, T, H) from 0 to 1}.
+        """How far gates open for videos (B, T, D), in evaluation mode -> {name: (B, T, H), 0 to 1}.
 
-        Names are "token_mixer.lrd", "channel_mixer.srd", …, and "lrd", "mrd", "srd" at the end. For
-        a model in evaluation mode: batch norms and dropout are part of the pass.
+        Names are "token_mixer.lrd", "channel_mixer.srd", …, and "lrd", "mrd", "srd" at the end.
         """
         found, hooks = {}, []
         for name, gate in self.named_modules():
@@ -347,8 +344,7 @@ class MCMSH(VideoHasher):
     def losses(self, batch):
         """Compute the weighted terms of a batch of `sample`; a term of weight 0 is left out.
 
-        The 2 or 5 batches go through the network one after the other, as in the released code: each
-        has statistics of its own in the batch norms.
+        The 2 or 5 batches go through one by one, as released: each has statistics of its own.
         """
         c = self.config
         states = [self.mc_mlp(videos) for videos in batch["videos"]]
@@ -375,8 +371,7 @@ class MCMSH(VideoHasher):
     def from_released(cls, state, alpha=None):
         """Build the model from a released state dict, sizes and gates read off it.
 
-        `alpha` is not in the file. None assumes the one of the released recipe's last epoch,
-        sqrt(56) = 7.48, and warns that it did; a code's bits depend on it where frames disagree.
+        `alpha` is not in the file: None assumes, with a warning, that of the recipe's last epoch.
         """
         if alpha is None:
             alpha = math.sqrt(RELEASED_EPOCHS)

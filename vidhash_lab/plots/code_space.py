@@ -39,9 +39,8 @@ def code_maps(
 ) -> Figure:
     """Draw maps of the same videos side by side, {title: (N, 2)}, some groups in colour.
 
-    `groups` {name: (N,) bool}: up to six, each with a colour and a shape, and its name where it
-    lies densest, if there is room; others are grey. `notes` {title: text} stands under a title.
-    ValueError for more groups than can be told apart.
+    `groups` {name: (N,) bool} have a colour, a shape and a name each; others are grey. `notes`
+    {title: text} stands under a title. ValueError for more groups than can be told apart.
     """
     if len(groups) > len(MARKERS):
         raise ValueError(f"{len(groups)} groups; {len(MARKERS)} can be told apart, choose some")
@@ -111,10 +110,7 @@ def bit_balance(uses: Mapping[str, BitUse]) -> Figure:
 def distance_histograms(
     counts: Mapping[str, tuple[np.ndarray, np.ndarray]], note: str = ""
 ) -> Figure:
-    """Draw how far pairs lie apart, {title: (together (K+1,), others (K+1,))}, in columns.
-
-    Each kind is drawn as shares of its own pairs, so that the few are not lost among the many.
-    """
+    """Draw {title: (together (K+1,), others (K+1,))} as shares of the pairs of each, in columns."""
     figure, axes = new_panels(3.1, len(counts), sharex=True, sharey=True)
     looks = (
         {"color": BLUE, "hatch": "", "label": "share a category"},

@@ -31,10 +31,9 @@ def masked_views(frames: np.ndarray, masked: np.ndarray) -> Figure:
 
 
 def reconstruction(frames: np.ndarray, masked: np.ndarray, guesses: np.ndarray) -> Figure:
-    """Draw a video, the frames one view sees, and its guesses for the hidden ones.
+    """Draw a video (T, h, w), the frames one view sees, and its guesses for the hidden ones.
 
-    frames and guesses are (T, h, w), masked (T,) True = hidden. A guess is a feature vector, not a
-    picture: pass the training frame whose features are nearest to it.
+    `masked` (T,) is True = hidden; guesses (T, h, w) are training frames of nearest features.
     """
     masked = np.asarray(masked)
     rows = [frames, _hide(frames, masked), _hide(guesses, ~masked)]
@@ -49,10 +48,9 @@ def query_results(
     relevant: Sequence[bool] | None,
     bits: int,
 ) -> Figure:
-    """Draw a query's film strip above its results, nearest first, right and wrong ones marked.
+    """Draw a query's film strip (T, h, w) above its results (R, T, h, w), nearest first.
 
-    query (T, h, w), results (R, T, h, w), distances (R,) in bits of K, relevant (R,) bool or None
-    where videos have no labels.
+    distances (R,) are in bits of K; relevant (R,) bool marks right and wrong ones, None nothing.
     """
     figure, axes = _strips(1 + len(results))
     relevant = [None] * len(results) if relevant is None else relevant
@@ -63,10 +61,7 @@ def query_results(
 def film_strips(
     videos: Sequence[np.ndarray], labels: Sequence[str], colours: Sequence[str] | None = None
 ) -> Figure:
-    """Draw several videos (R, T, h, w) one below the other, each with its label.
-
-    `colours` (R,) are those of the labels and of a box around each video.
-    """
+    """Draw videos (R, T, h, w) one below the other, labels, and boxes in `colours` (R,)."""
     figure, axes = _strips(len(videos))
     for axis, frames, label, colour in zip(axes, videos, labels, colours or ["black"] * len(axes)):
         _draw_strip(axis, frames, frame=colour if colours else None)
@@ -89,10 +84,7 @@ def scenes(frames: np.ndarray, rows: Mapping[str, Sequence[int]]) -> Figure:
 
 
 def gates(frames: np.ndarray, openings: Mapping[str, np.ndarray]) -> Figure:
-    """Draw how far gates open, {name: (T, H)} from 0 to 1, over time below a film strip (T, h, w).
-
-    Each map's channels are sorted by their mean, and share one colour scale with the others.
-    """
+    """Draw openings of gates {name: (T, H)} over time below a strip (T, h, w), channels sorted."""
     T = len(frames)
     figure = new_figure(0.5 + 1.55 * len(openings))
     maps = _below_strip(figure, frames, [1.4] * len(openings), sharex=True)

@@ -26,10 +26,7 @@ def new_panels(height, count=1, note="", **sharing):
 
 
 def finish(axis, xlabel="", ylabel="", *, title="", note="", grid="both"):
-    """Label an axis, take away what is not data, and lay a light grid behind what is.
-
-    `note` states the protocol below the label; `grid` names the axes that have grid lines.
-    """
+    """Label an axis, the protocol `note` below, and lay a grid along `grid` behind what is data."""
     axis.set_xlabel(xlabel + (f"\n{note}" if note else ""))
     axis.set_ylabel(ylabel)
     axis.set_title(title, fontsize=11)

@@ -6,8 +6,8 @@
 The first executes a copy; the second executes notebooks in full and writes them back cleaned,
 with their figures, as they are committed. `vidhash_lab.runs.sweeps` runs a notebook over a grid.
 
-papermill, nbformat, nbconvert and PIL are imported where a notebook is run or cleaned: one that
-only records a number would wait two seconds for them.
+papermill, nbformat, nbconvert and PIL are imported where a notebook is run or cleaned: recording a
+number needs none of them.
 """
 
 import argparse
@@ -46,14 +46,10 @@ def run_notebook(
     *,
     progress_bar: bool = True,
 ) -> Path:
-    """Execute a copy of `notebook` in `folder` -> path of the executed copy.
+    """Execute a copy of `notebook` in `folder`, with a `metrics.json` (see `read_run`) -> its path.
 
-    Beside it, `metrics.json` holds what the notebook recorded, the parameters, the seconds, and
-    checksums of itself and of the arrays that were saved: see `read_run`.
-    Paths among the parameters are relative to where the call is made, not to the notebook.
-
-    Raises ValueError for a parameter that the notebook does not have or that is no plain JSON
-    value, before anything runs.
+    Paths among the parameters are relative to where the call is made. ValueError for a parameter
+    that the notebook does not have or that is no plain JSON value.
     """
     import papermill
 
@@ -82,10 +78,7 @@ def write_run(folder: Path, run: dict) -> None:
 
 
 def read_run(folder: str | Path) -> dict:
-    """Read the `metrics.json` of a run and check it, and the arrays beside it -> dict.
-
-    Raises FileNotFoundError where one of them is missing, DataError where it was changed since.
-    """
+    """Read `metrics.json`; FileNotFoundError, or DataError where it or its arrays were changed."""
     path = Path(folder) / "metrics.json"
     with refusing_damage(path, "not the metrics of a run"):
         run = json.loads(path.read_text())
@@ -109,9 +102,8 @@ def check_parameters(notebook: str | Path, parameters: dict) -> None:
             if json.loads(json.dumps(value)) == value:
                 continue
         raise ValueError(
-            f"{notebook}: parameter {name} = {value!r} is no plain JSON value (a number, string, "
-            "list, dict, true, false, null). Turn arrays and tuples into lists, numpy scalars into "
-            "numbers, paths into strings."
+            f"{notebook}: parameter {name} = {value!r} is no plain JSON value. Turn arrays and "
+            "tuples into lists, numpy scalars into numbers, paths into strings."
         )
 
 
@@ -181,8 +173,9 @@ def environment(changes: dict[str, str]) -> Iterator[None]:
 def code_hash(notebook: "NotebookNode") -> str:
     """Hash the code cells of a notebook: what a committed run must have been made from."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    code = [c.source for c in cells if "injected-parameters" not in c.metadata.get("tags", [])]
-    return _hash(code)
+    return _hash(
+        [c.source for c in cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    )
 
 
 def _hash(value):
@@ -195,10 +188,7 @@ def _file_hash(path):
 
 
 def clean(notebook: "NotebookNode") -> "NotebookNode":
-    """Strip what a reader does not see: timings, progress bars, widgets without their state.
-
-    Pictures keep 256 colours, which makes the file a third as large.
-    """
+    """Strip timings, progress bars, widgets without state; pictures keep 256 colours."""
     for place in (notebook, *notebook.cells):
         for key in ("papermill", "widgets", "execution"):
             place.metadata.pop(key, None)

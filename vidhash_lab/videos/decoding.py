@@ -49,9 +49,8 @@ class Clip:
 def read_clip(path: str | Path, num_frames: int, shape: Shape, seek: bool = True) -> Clip:
     """Read `num_frames` evenly spaced frames of a video file; short videos repeat frames.
 
-    With `seek=False` every frame is decoded, which gives the same clip and takes longer. Raises
-    `BrokenVideo` with the reason for whatever is no video of two frames or more, and OSError or
-    MemoryError where the system is the reason.
+    `seek=False` decodes every frame, for the same clip. `BrokenVideo` says why there are no two
+    frames; OSError and MemoryError are the system's.
     """
     if Path(path).stat().st_size == 0:
         raise BrokenVideo("the file is empty")
@@ -83,9 +82,7 @@ def _open(path):
     except MemoryError:  # ffmpeg's too: its class is one of both
         raise
     except av.ArgumentError as error:
-        raise BrokenVideo(
-            "not a video file: its format is not one of those that are read"
-        ) from error
+        raise BrokenVideo("not a video file: its format is not one that is read") from error
     except av.FFmpegError as error:
         raise BrokenVideo(f"not a video file, or cut short: {error.strerror or error}") from error
     with container:

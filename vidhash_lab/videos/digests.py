@@ -31,9 +31,8 @@ def file_digest(path: str | Path) -> str:
 def digest(value: object) -> str:
     """Digest a network or function: its parameters, its code, the values that the code refers to.
 
-    Also of tensors, arrays and plain values, alone and in containers. Code of other modules than
-    the function's own counts by its name. Raises `DataError` where the function refers to something
-    of which no digest can be taken, and says how to name it instead.
+    Also tensors, arrays, plain values and containers. Other modules' code counts by name.
+    `DataError` where no digest can be taken.
     """
     found = hashlib.sha256()
     for part in _parts(value, getattr(value, "__module__", None), {}):
@@ -92,12 +91,10 @@ def _inside(value):
         return value.func, value.args, value.keywords
     if isinstance(value, nn.Module):
         kinds = dict.fromkeys(type(part) for part in value.modules())
-        functions = [
-            f for kind in kinds for f in vars(kind).values() if isinstance(f, FunctionType)
-        ]
+        members = (member for kind in kinds for member in vars(kind).values())
+        codes = [_code(each.__code__) for each in members if isinstance(each, FunctionType)]
         written = re.sub(" at 0x[0-9a-f]+", "", repr(value))
         script = value.code if isinstance(value, torch.jit.ScriptModule) else ""
-        codes = [_code(each.__code__) for each in functions]
         return written, script, codes, value.state_dict()
     if isinstance(value, type):  # attributes with two underscores are Python's, but for functions
         own = vars(value).items()
@@ -108,8 +105,8 @@ def _inside(value):
         if isinstance(reduced, tuple):
             return [list(each) if isinstance(each, Iterator) else each for each in reduced]
     raise DataError(
-        f"backbone: it refers to {value!r:.80}, of which no digest can be taken, so it could not "
-        "be told from another one. Name it yourself: Backbone(function, 'a name')."
+        f"backbone: no digest can be taken of {value!r:.80}, to which it refers, so it could not "
+        "be told from another. Name it yourself: Backbone(function, 'a name')."
     )
 
 

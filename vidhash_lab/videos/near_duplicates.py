@@ -1,9 +1,7 @@
 """Near-duplicates: how far a copy of a video lies from it in bits, and how far another video.
 
 Copies are made for real: re-encoded, resized, cropped, with a bar, faster, slower, cut, as files;
-then they pass through decoder, backbone and model as any file does.
-
-N videos, K bits.
+then they pass through decoder, backbone and model as any file does. N videos, K bits.
 """
 
 import shutil
@@ -61,8 +59,7 @@ def near_duplicates(
 
     Args:
         model: a fitted model; the frames a video are its own.
-        videos: paths, two or more; a few dozen are enough; each is decoded and encoded eight
-            times.
+        videos: paths, two or more; a few dozen are enough, since each is encoded eight times.
         backbone: what the model was trained on, see `vidhash_lab.videos.backbones`.
         folder: an empty or new folder for the copies and for `features.h5`.
 

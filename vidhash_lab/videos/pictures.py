@@ -1,7 +1,4 @@
-"""Pictures: what a decoded frame is turned into before a backbone sees it.
-
-T frames a video, S pixels a side.
-"""
+"""Pictures: what a decoded frame is turned into, S pixels a side, before a backbone sees it."""
 
 import struct
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
-"""Video files written from frames: stories as real films, and near-duplicates of a film.
+"""Video files written from frames (T, h, w, 3): stories as real films, near-duplicates of a film.
 
-A near-duplicate is the same video after someone has re-encoded, resized, cropped or framed it, or
-played it faster. T frames a video, h x w pixels.
+A near-duplicate is the same video re-encoded, resized, cropped, framed, or played faster.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -36,9 +35,8 @@ def write_video(
 ) -> None:
     """Write frames, an array (T, h, w[, 1 or 3]) uint8 or any iterable of pictures, to a file.
 
-    The file's ending names its container: .mp4, .mkv, .webm, .avi and others.
-
     Args:
+        path: its ending names the container: .mp4, .mkv, .webm, .avi and others.
         rate: frames a second.
         times: seconds (T,) at which frames are shown, rising, in whole milliseconds; else `rate`.
         pixels: pixel format, for example "yuv444p". yuv420p needs even h and w: frames of an odd
@@ -47,9 +45,8 @@ def write_video(
 
     Raises ValueError for frames of another shape, and where there are none.
     """
-    path, ticks, stream = Path(path), Fraction(1, 1000), None
+    path, ticks, stream, reformatter = Path(path), Fraction(1, 1000), None, VideoReformatter()
     ending = path.suffix.lower().removeprefix(".")
-    reformatter = VideoReformatter()
     # The temporary name has no ending, so the container is named to ffmpeg.
     form = CONTAINERS.get(ending, ending)
     with written_whole(path) as new, av.open(str(new), "w", format=form) as container:
@@ -129,10 +126,7 @@ VARIANTS = {
 
 
 def write_variants(video: str | Path, folder: str | Path) -> dict[str, Path]:
-    """Write the near-duplicates of a video into `folder` as mp4 -> {how: path}.
-
-    The video is decoded once for each and never held whole. `BrokenVideo` if it cannot be.
-    """
+    """Write near-duplicates of a video as mp4 -> {how: path}; `BrokenVideo` if it cannot be."""
     times, paths = np.array(frame_times(video)), {}
     for number, (how, variant) in enumerate(VARIANTS.items()):
         first = int(variant.cut * len(times))

@@ -33,10 +33,7 @@ SLIDER = {"style": {"description_width": "100px"}, "continuous_update": False}
 def panel(
     draw: Callable[..., tuple[Figure, str]], **controls: ipywidgets.ValueWidget
 ) -> ipywidgets.VBox:
-    """Lay out controls beside the picture that `draw(**values) -> (Figure, status)` makes.
-
-    `draw` is called with the controls' values by their names. What it raises is shown as status.
-    """
+    """Lay out controls beside the picture that `draw(**values) -> (Figure, status)` makes."""
     layout = ipywidgets.Layout(
         flex="1 1 0%", min_width="0", max_width="820px", align_self="flex-start"
     )
@@ -62,11 +59,7 @@ def panel(
 def query_browser(
     dataset: VideoDataset, index: HammingIndex, query_codes: np.ndarray, k: int = 10
 ) -> ipywidgets.VBox:
-    """Choose a query, see its k nearest videos in the database, right and wrong ones marked.
-
-    `index` holds the database's codes, `query_codes` (Q, K/8) are packed. Without labels nothing
-    is marked.
-    """
+    """Choose a query of `query_codes` (Q, K/8), see its k nearest, right and wrong ones marked."""
 
     def draw(query, k):
         distances, found, relevant = retrieve(dataset, index, query_codes, query, k)
@@ -86,10 +79,7 @@ def query_browser(
 def radius_slider(
     dataset: VideoDataset, result: Evaluation, query_codes: np.ndarray, database_codes: np.ndarray
 ) -> ipywidgets.VBox:
-    """Choose a Hamming radius and a query: a point on the curve, and what the query finds there.
-
-    `result` is the `Evaluation` of these packed codes, (Q, K/8) and (N, K/8).
-    """
+    """Choose a radius and a query: a point on the `Evaluation`'s curve, and what it finds there."""
 
     def draw(radius, query):
         away = hamming.distances(query_codes[[query]], database_codes)[0]  # (N,)
