@@ -9,13 +9,10 @@ messages (Frey and Dueck, Clustering by Passing Messages Between Data Points, Sc
     total(k, k) <- rival(k, k) + support(k)
 
 where rival and total move only the share 1 - damping of the way to their new values. The paper's
-responsibility is s - rival, its availability total - s; frame k is an exemplar while
-total(k, k) > rival(k, k).
-
-The rest follows scikit-learn's `AffinityPropagation`, with two differences. First, scikit-learn
-breaks ties by random noise; symmetric similarities are full of ties (two frames alone in a scene
-stand for each other equally well), and here the earlier frame wins, see TIE. Second, a video that
-has not converged after the last iteration is one scene here; scikit-learn keeps its last state.
+responsibility is s - rival, its availability total - s; frame k is an exemplar while total(k, k) >
+rival(k, k). The rest is scikit-learn's, but for two things: of frames that stand for each other
+equally well the earlier wins (see TIE; there, noise decides), and a video that has not converged is
+one scene.
 """
 
 import warnings

@@ -1,9 +1,8 @@
 """Published numbers of the field, each with the place it was read at.
 
-`published.csv` has one row a number: method, variant (of an ablation), dataset, bits, metric,
-value, source. Numbers can be compared with one's own only on the same data set, with the same
-protocol: divided by K (`denominator="k"`), query and database as the source has them, ties in
-whatever order its sort left them.
+`published.csv` has one row a number. Compare them only on the same data set, with the same
+protocol: divided by K (`denominator="k"`), query and database as the source has them, ties as its
+sort left them.
 """
 
 import csv

@@ -1,10 +1,7 @@
 """Temporally consistent spatial augmentation: one random draw per clip, for all of its frames.
 
-A clip is cropped to a part of its picture, enlarged to its old size again, and made brighter or
-darker; what moves in it moves as before. There are no flips: a mirrored 2 is no 2, and mirrored
-writing cannot be read.
-
-B clips, T frames a clip, C channels (1 or 3), h x w pixels.
+A clip of T frames is cropped, enlarged to its old size again, and made brighter or darker; what
+moves in it moves as before. There are no flips: mirrored writing cannot be read.
 """
 
 import torch

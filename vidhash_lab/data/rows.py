@@ -1,8 +1,8 @@
 """Rows of HDF5 files: random access that stays on disk.
 
-Rows of a contiguous, uncompressed data set are copied out of a memory map; those of a chunked or
-compressed one come through sorted block reads, so that no block is decompressed twice a batch.
-Either reader takes a tuple: rows (B,), or rows (B,) and the columns (B,) of them -> (B, ...).
+Rows of a contiguous, uncompressed data set are copied out of a memory map; others come through
+sorted block reads, so that no block is decompressed twice a batch. Either reader takes a tuple:
+rows (B,), or rows (B,) and the columns (B,) of them -> (B, ...).
 """
 
 import math

@@ -102,10 +102,8 @@ def xavier_linears(module):
 def corrupt_(frames, probability, generator):
     """Corrupt frames (..., T, D) in place, each with `probability` -> the same frames.
 
-    Hand in a copy, as `rows` gives one. Of the corrupted, 80% become zero, 10% another frame and
-    10% stay. The other frame is one of those handed in, a random draw of the set themselves: no
-    video is read for one frame.
-    The released MCMSH and BTH corrupt their training set itself, a little more every epoch.
+    Of the corrupted, 80% become zero, 10% another frame of those handed in, and 10% stay. Hand in a
+    copy: the released MCMSH and BTH corrupt their training set itself, more in every epoch.
     """
     flat = frames.flatten(0, -2)  # (all frames, D), a view
     draw = torch.rand(len(flat), generator=generator) / probability  # below 1: corrupted

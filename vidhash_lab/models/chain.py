@@ -46,10 +46,8 @@ class CHAINConfig:
 
     def __post_init__(self):
         if not 1 <= self.clip_frames <= self.num_frames:
-            raise ValueError(
-                f"clip_frames is {self.clip_frames}; a clip has at least 1 frame and at most the "
-                f"video's {self.num_frames}."
-            )
+            wanted = f"a clip has at least 1 frame and at most the video's {self.num_frames}"
+            raise ValueError(f"clip_frames is {self.clip_frames}; {wanted}.")
 
 
 class CHAIN(VideoHasher):
@@ -73,19 +71,16 @@ class CHAIN(VideoHasher):
     def sample(self, train, indices, generator):
         """Draw two clips of videos (B,) -> frames (2, B, M, D), places (2, B, M), order (B, M).
 
-        `places` are the frames' places in the video; `order` shuffles the first clip: its entry i
-        is the place in the clip of the i-th shuffled frame.
+        `places` are those in the video. `order` shuffles the first clip: its entry i is the place
+        in the clip of the i-th shuffled frame.
         """
         c, count = self.config, len(indices)
         places = segment_sample(2 * count, c.num_frames, c.clip_frames, generator)
         videos = torch.cat(self._two_renderings(train, indices, generator))
         clips = videos[torch.arange(2 * count)[:, None], places]
         order = torch.rand(count, c.clip_frames, generator=generator).argsort(1)
-        return {
-            "frames": clips.unflatten(0, (2, count)),
-            "places": places.unflatten(0, (2, count)),
-            "order": order,
-        }
+        clips, places = (each.unflatten(0, (2, count)) for each in (clips, places))
+        return {"frames": clips, "places": places, "order": order}
 
     def _two_renderings(self, train, indices, generator):
         views = train.num_views
@@ -94,23 +89,18 @@ class CHAIN(VideoHasher):
             return [train.view_rows(indices, view) for view in (first, second)]
         if not self.warned:
             self.warned = True
-            warnings.warn(
-                f"{train} has {views} views, and two are needed for spatial augmentation: the "
-                "clips of a video differ in time alone.",
-                stacklevel=2,
-            )
+            needed = "two are needed for spatial augmentation: clips differ in time alone"
+            warnings.warn(f"{train} has {views} views, and {needed}.", stacklevel=2)
         return [train.rows(indices)] * 2
 
     def losses(self, batch):
         """Return the weighted terms of a batch of `sample`; a task of weight 0 is left out."""
-        c, frames = self.config, batch["frames"]
-        terms = {}
+        c, frames, terms = self.config, batch["frames"], {}
         if c.contrastive_weight or c.scene_weight:
             states = self.states(frames.flatten(0, 1), batch["places"].flatten(0, 1))
         if c.contrastive_weight:
             clip1, clip2 = binarise(self.binary(states)).float().mean(1).chunk(2)
-            contrast = nt_xent(clip1, clip2, c.temperature)
-            terms["contrastive"] = c.contrastive_weight * contrast
+            terms["contrastive"] = c.contrastive_weight * nt_xent(clip1, clip2, c.temperature)
         if c.order_weight:
             order = batch["order"]
             shuffled = frames[0].gather(1, order[..., None].expand_as(frames[0]))
@@ -136,7 +126,6 @@ class CHAIN(VideoHasher):
         return find_scenes(self.states(frames, self._all_places(frames)))
 
     def encode(self, frames):
-        """Hash videos (B, T, D), all frames -> (B, K) in {-1, +1}."""
         return sign(binarise(self.binary(self.states(frames, self._all_places(frames)))).mean(1))
 
     def _all_places(self, frames):

@@ -4,15 +4,13 @@ MC-MLP, the encoder, mixes a video's frames over time and over channels. A gate 
 linear map, multiplies what it mixed by openings between 0 and 1, and mixes again. It opens by what
 it sees: the mean of all (long range), neighbours pooled in threes (middle) or neighbours (short);
 the gates of all three kinds are summed. The code preserves what `vidhash_lab.structures` knows of
-the training set: which anchor a video is nearest to, which videos are similar, and that those at
-middle distance are farther.
+the training set: a video's nearest anchor, which videos are similar, and which are farther.
 
 Paper: Hao et al., Unsupervised Video Hashing with Multi-granularity Contextualization and
-Multi-structure Preservation, ACM MM 2022.
-Module names and layer shapes are those of the released checkpoints. Different from the released
-code, on purpose: `alpha` is part of the state and saved (there it is lost, and evaluation has
-another one than training had); frames are corrupted on copies (there in the training set itself);
-see `vidhash_lab.structures` for the anchors and the partners.
+Multi-structure Preservation, ACM MM 2022. Module names and layer shapes are those of the released
+checkpoints. Different from the released code, on purpose: `alpha` is part of the state and saved
+(there it is lost, and evaluation has another one than training had); frames are corrupted on copies
+(there in the training set itself); see `vidhash_lab.structures` for the anchors and the partners.
 
 B videos in a batch, T frames per video, D feature width, H hidden width, K bits. A gate mixes over
 n of x (n, B, c) and reduces c by r: n = H and c = T in the token mixer, n = T and c = H elsewhere.
@@ -123,7 +121,6 @@ class LongRange(Gate):
     """See the mean over n, and open alike for all n."""
 
     def layers(self, c, reduced, reduction):
-        """Make the layers that reduce the channels and restore them."""
         conv, deconv = nn.Linear(c, reduced, bias=False), nn.Linear(reduced, c, bias=False)
         nn.init.normal_(conv.weight, std=0.001)
         nn.init.normal_(deconv.weight, std=0.001)
@@ -138,7 +135,6 @@ class ShortRange(Gate):
     """See a value and its two neighbours along n."""
 
     def layers(self, c, reduced, reduction):
-        """Make the convolutions that reduce the channels and restore them."""
         # As released: grouped everywhere but in the token mixer.
         groups = reduced if reduction == CHANNEL_REDUCTION else 1
         options = {"kernel_size": 3, "padding": 1, "groups": groups, "bias": False}
@@ -324,9 +320,9 @@ class MCMSH(VideoHasher):
     def sample(self, train, indices, generator):
         """Draw partners of videos (B,) and read all -> videos (2 or 5, B, T, D), label, targets.
 
-        They are the video and its partner, both corrupted, then, where the quadruplet loss asks
-        for them, a similar and two dissimilar ones. The partner is similar (label +1) half of the
-        time, else dissimilar (-1); targets (2, B, H) are the anchors of video and partner.
+        They are the video and its partner, both corrupted, then, for the quadruplet loss, a similar
+        and two dissimilar ones. The partner is similar (label +1) half of the time, else dissimilar
+        (-1); targets (2, B, H) are the anchors of video and partner.
         """
         if len(indices) < 2:
             raise ValueError("batch_size is 1: MCMSH's batch norms need two videos or more.")
@@ -364,7 +360,6 @@ class MCMSH(VideoHasher):
         return torch.tanh(F.linear(states, weight, bias).float()).mean(1)
 
     def encode(self, frames):
-        """Hash videos (B, T, D) -> (B, K) in {-1, +1}."""
         return sign(self.relax(self.mc_mlp(frames)))
 
     @classmethod
@@ -375,21 +370,13 @@ class MCMSH(VideoHasher):
         """
         if alpha is None:
             alpha = math.sqrt(RELEASED_EPOCHS)
-            warnings.warn(
-                f"released MCMSH files do not hold alpha: assuming sqrt({RELEASED_EPOCHS}) = "
-                f"{alpha:.2f}, that of the recipe's last epoch. Pass alpha=… if you know better.",
-                stacklevel=3,
-            )
+            assumed = f"sqrt({RELEASED_EPOCHS}) = {alpha:.2f}, that of the recipe's last epoch"
+            message = f"released MCMSH files do not hold alpha: assuming {assumed}. Else pass it."
+            warnings.warn(message, stacklevel=3)
         bits, hidden_dim = state["binary.weight"].shape
-        config = MCMSHConfig(
-            bits=bits,
-            num_frames=state["mc_mlp.token_mixer.mlp.fc1.weight"].shape[1],
-            feature_dim=state["mc_mlp.preproj.weight"].shape[1],
-            hidden_dim=hidden_dim,
-            gates="".join(
-                k for k, (name, _) in GATES.items() if f"mc_mlp.{name}.fc1.bias" in state
-            ),
-        )
-        model = cls(config)
+        num_frames = state["mc_mlp.token_mixer.mlp.fc1.weight"].shape[1]
+        feature_dim = state["mc_mlp.preproj.weight"].shape[1]
+        gates = "".join(k for k, (name, _) in GATES.items() if f"mc_mlp.{name}.fc1.bias" in state)
+        model = cls(MCMSHConfig(bits, num_frames, feature_dim, hidden_dim, gates))
         model.load_state_dict({**state, "alpha": torch.tensor(float(alpha))})
         return model

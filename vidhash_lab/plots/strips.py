@@ -1,7 +1,6 @@
 """Videos as film strips: what a method sees of them, guesses, finds and clusters.
 
-T frames per video, V views, R results, K bits; pictures are (T, h, w) or (T, h, w, 3) uint8. Right
-and wrong are told apart by a sign as well as by colour.
+T frames per video, V views, R results, K bits; pictures are (T, h, w) or (T, h, w, 3) uint8.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,6 @@
-"""One look for all figures: page width, colours that colour-blind readers can tell apart.
+"""One look for all figures: page width, and Okabe and Ito's colours, for colour-blind readers too.
 
-Colours are Okabe and Ito's. Figures are drawn without pyplot, so that none is shown twice or kept
-alive, and no setting of the reader's own figures is touched.
+Figures are drawn without pyplot: none is shown twice, and no setting of the reader's is touched.
 """
 
 from matplotlib.figure import Figure

@@ -1,10 +1,8 @@
 """The space of codes: how its bits are used, who lies near whom, and a map of it.
 
-A map is a projection and can mislead: UMAP (McInnes, Healy and Melville, https://arxiv.org/abs/
-1802.03426) keeps neighbours together, while distances between groups, their sizes and their shapes
-say little. So numbers come from Hamming distances themselves, before any projection.
-
-N videos, K bits, C labels; codes are packed (N, K/8) uint8.
+A map by UMAP (McInnes, Healy and Melville, https://arxiv.org/abs/1802.03426) keeps neighbours
+together; distances between groups, their sizes and shapes say little. So numbers come from Hamming
+distances, before any projection. N videos, K bits, C labels; codes are packed (N, K/8) uint8.
 """
 
 import warnings

@@ -1,7 +1,6 @@
-"""Binary codes: encode a feature set, pack and unpack.
+"""Binary codes of N videos, K bits: encode a feature set, pack and unpack.
 
-Codes are kept packed, (N, K/8) uint8 in the order of `numpy.packbits`; bit 1 stands for +1. N
-videos, K bits.
+Codes are kept packed, (N, K/8) uint8 in the order of `numpy.packbits`; bit 1 stands for +1.
 """
 
 import numpy as np

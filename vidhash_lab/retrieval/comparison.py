@@ -1,7 +1,6 @@
 """Is A better than B? A paired bootstrap over queries, after averaging over seeds.
 
-One seed is an anecdote, and so is one draw of queries: a difference in mAP means something when it
-is larger than what other queries from the same source would make of it.
+A difference in mAP means something when it is larger than what other queries would make of it.
 """
 
 from collections.abc import Sequence

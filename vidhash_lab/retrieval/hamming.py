@@ -1,8 +1,7 @@
 """Hamming distances and shared labels of packed codes: matrices, histograms, ranked relevance.
 
 Codes are packed (N, K/8) uint8 in the order of numpy.packbits, K bits each; labels are multi-hot
-(N, C). The compiled functions go through the whole database for each query, on every core, and
-never hold a (Q, N) matrix of distances; `metrics` needs little more than the histograms they count.
+(N, C). The compiled functions use every core and never hold a (Q, N) matrix of distances.
 """
 
 import numpy as np

@@ -3,11 +3,8 @@
     python -m vidhash_lab.runs notebooks/02_masking_ratio.ipynb --folder build/run -p epochs 30
     python -m vidhash_lab.runs notebooks/*.ipynb --refresh
 
-The first executes a copy; the second executes notebooks in full and writes them back cleaned,
-with their figures, as they are committed. `vidhash_lab.runs.sweeps` runs a notebook over a grid.
-
-papermill, nbformat, nbconvert and PIL are imported where a notebook is run or cleaned: recording a
-number needs none of them.
+The second executes notebooks in full and writes them back cleaned, with their figures. What is slow
+to import is imported where a notebook is run: recording a number does not need it.
 """
 
 import argparse

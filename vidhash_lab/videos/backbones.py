@@ -8,12 +8,10 @@
     a .onnx file              ONNX: frames in [0, 1] -> features
     any callable              frames in [0, 1] -> features
 
-A backbone's name ends in a digest of its parameters, of its file, or of a callable's code, so that
-one file never holds features of two backbones. `Backbone(function, name)` names a callable freely.
-
-What is trusted: TorchScript runs the code in its file, in torch's own interpreter, which cannot
-unpickle, yet is no sandbox; open such files from people you trust. ONNX files and safetensors
-folders hold no code, callables are your own.
+A name ends in a digest of parameters, file or code, so that one file never holds features of two
+backbones. `Backbone(function, name)` names a callable freely. TorchScript runs the code in its
+file, in torch's own interpreter, which is no sandbox: open such files from people you trust. ONNX
+files and safetensors folders hold no code.
 
 N frames, C channels (1 or 3), S pixels a side, D features.
 """

@@ -1,12 +1,10 @@
-"""Decoding: T frames spread evenly over the shown time of a video file.
+"""Decoding: T frames of S x S pixels spread evenly over the shown time of a video file.
 
 The timeline is what a player shows: it is cut into T equal stretches, and of each the frame on
 screen in its middle is taken. A list of the packets, which costs no decoding, tells when every
-frame is shown, whatever the frame rate does. Decoding starts at the key frame before a wanted frame
-and ends with the last wanted one that depends on it; each seek is checked against the list. Where
-that cannot be exact (no time stamps, a seek that lands elsewhere), all frames are decoded in order.
-
-T frames a video, S pixels a side.
+frame is shown. Decoding starts at the key frame before a wanted frame and ends with the last wanted
+one that depends on it; each seek is checked against the list. Where that cannot be exact (no time
+stamps, a seek that lands elsewhere), all frames are decoded in order.
 """
 
 from bisect import bisect_right

@@ -1,7 +1,7 @@
-"""Digests: what tells one backbone from another, its parameters and its code.
+"""Digests, 12 hex digits: what tells one backbone from another, its parameters and its code.
 
-A name says too little: two networks may be called `describe`, and a folder of weights may be
-filled anew. A digest is 12 hex digits, equal in every process of the same version of Python.
+Equal in every process of the same version of Python. A name says too little: two networks may be
+called `describe`, and a folder of weights may be filled anew.
 """
 
 import dis

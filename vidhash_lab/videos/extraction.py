@@ -1,9 +1,7 @@
 """A folder of videos becomes a feature file: decoded, described by a backbone, written in parts.
 
-Threads decode file after file while the backbone describes what is decoded already. A stopped run
-goes on where it was. A file that is no usable video is skipped, and the report says why. A file
-that the system did not give (no permission, no memory, a folder that is not mounted) is tried again
-by the next run.
+A stopped run goes on where it was. A file that is no usable video is skipped, and the report says
+why; one that the system did not give (no permission, no memory) is tried again by the next run.
 
 T frames a video, S pixels a side, C channels, D features, V views, N videos.
 """

@@ -1,9 +1,9 @@
 """A feature file in the making: parts beside it, each written whole, and their assembly.
 
 While `out.h5` is made, `out.h5.parts/` holds small HDF5 files of the same form, and what they hold
-is what is done. A part is written under another name and renamed, so that a kill leaves whole ones;
-its checksum tells whether it was damaged later. At the end the rows of parts and of an older
-`out.h5` become the new `out.h5` by one more renaming; until then the disk holds both.
+is what is done. A part is renamed when it is whole; its checksum tells whether it was damaged
+later. At the end the rows of parts and of an older `out.h5` become the new one by one more
+renaming; until then the disk holds both.
 """
 
 import json

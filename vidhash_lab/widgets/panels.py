@@ -1,7 +1,6 @@
 """Widgets for JupyterLab: controls left, picture right, a status line below.
 
-Every widget is a few lines over a plot function and draws when a control is let go. A widget is
-blank on GitHub and in HTML, so notebooks show its static picture first.
+A widget is blank on GitHub and in HTML, so notebooks show its static picture first.
 """
 
 import base64

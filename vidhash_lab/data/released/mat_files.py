@@ -1,7 +1,7 @@
 """Label matrices of `.mat` files, of both generations.
 
 Up to version 7.2 MATLAB wrote a format of its own, which scipy reads; version 7.3 is HDF5, with
-every array transposed, since MATLAB counts columns first. Both keep a sparse matrix as its columns.
+every array transposed. Both keep a sparse matrix as its columns.
 """
 
 import struct

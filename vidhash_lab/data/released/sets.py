@@ -1,8 +1,7 @@
 """The field's five published data sets, in the files that their authors hand out.
 
-Features are HDF5 files with `feats` (N, T, D), labels are `.mat` files beside them. Names, keys
-and counts are those that the released code of ConMH, MCMSH, BTH, S5VH and AutoSSVH reads and their
-logs print. This kit downloads nothing: fetch the files from where `offered` says.
+Features are HDF5, labels `.mat` files. Names, keys and counts are those that the released code
+reads and its logs print. This kit downloads nothing: fetch the files from where `offered` says.
 """
 
 import warnings

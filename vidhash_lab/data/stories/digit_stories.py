@@ -2,13 +2,10 @@
 
 A *story* is three different digits one after the other, say 3→7→1; a video tells it in three shots
 of handwriting that drifts over a changing background, with sensor noise and now and then a wrong
-digit (a *distractor*). Story 2c and story 2c + 1 are each other's reverse and make up category c,
-the set of their digits: only the order in time tells the two apart. Three disjoint pools of
-handwriting (1,797 pictures of 8 x 8) serve the feature network, the training videos, and the videos
-of database and query.
-
-A video is first *drawn up* (`draw_script`: what stands where in every frame) and then *rendered*;
-so the same video can be rendered again, larger, cropped or brighter, before noise is added.
+digit (a *distractor*). Story 2c and story 2c + 1 are each other's reverse and make up category c:
+only the order in time tells the two apart. Three disjoint pools of handwriting serve the feature
+network, the training videos, and the videos of database and query. A video is first *drawn up*
+(`draw_script`) and then *rendered*, so that it can be rendered again, larger, cropped or brighter.
 
 B videos, T frames a video, D features a frame, N videos in a set, C categories; a video has three
 shots, a single picture has one. Lengths are in half frame widths: -1 and 1 are a frame's borders.

@@ -1,10 +1,9 @@
 """The tiny network that describes the frames of the built-in data set.
 
 It plays the part of an ImageNet network: trained once (`tools/train_digit_network.py`), on other
-pictures than those it is used on, to tell ten digits apart under the clutter of `digit_stories`.
-Its last hidden layer describes a frame by 128 numbers, never negative and mostly zero.
-
-B videos, T frames a video, N frames in a row, D = 128 features.
+pictures, to tell ten digits apart under clutter. Its last hidden layer describes a frame by 128
+numbers, never negative and mostly zero. B videos, T frames a video, N frames in a row, D = 128
+features.
 """
 
 from collections.abc import Iterator
