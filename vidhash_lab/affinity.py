@@ -100,10 +100,8 @@ def _with_preference(similarities, damping, preference):
         preference = sum(flat.kthvalue(rank).values for rank in middle) / len(middle)
     preference = torch.as_tensor(preference).detach().to(similarities)
     if preference.shape not in ((), similarities.shape[:1]) or not preference.isfinite().all():
-        raise ValueError(
-            f"preference must be finite, one number or one for each video ({len(similarities)},), "
-            f"not of shape {tuple(preference.shape)} or with NaN"
-        )
+        wanted = f"finite, one number or one for each video ({len(similarities)},)"
+        raise ValueError(f"preference must be {wanted}, not {tuple(preference.shape)} or NaN")
     similarities.diagonal(dim1=1, dim2=2).copy_(preference[..., None])
     return similarities
 

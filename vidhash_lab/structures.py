@@ -79,10 +79,9 @@ def _project(anchors, dim):
 class NeighbourGraph:
     """Tags of pairs of videos, and partners drawn by tag; memory grows as N.
 
-    The level of a pair is the smallest m for which the two share one of their m nearest anchors.
-    SIMILAR is level 1 to 3 (a video is similar to itself), MIDDLE is level 5, all else OTHER.
-    `nearest` (N, 5) are each video's nearest anchors, nearest first. `DataError` where a video is
-    similar to all, so that it has no dissimilar partner.
+    The level of a pair is the smallest m for which the two share one of their m nearest anchors (N,
+    5). SIMILAR is level 1 to 3 (a video is similar to itself), MIDDLE is level 5, all else OTHER.
+    `DataError` where a video is similar to all, so that it has no dissimilar partner.
     """
 
     def __init__(self, nearest: np.ndarray, num_anchors: int):
@@ -95,8 +94,8 @@ class NeighbourGraph:
         without = self.dissimilar(torch.arange(len(self)), torch.Generator()) == len(self)
         if without.any():
             raise DataError(
-                f"video {int(without.nonzero()[0])} is similar to all {len(self)} videos: all share"
-                f" one of {num_anchors} anchors. Use more, or leave out videos that are identical."
+                f"video {int(without.nonzero()[0])} is similar to all {len(self)} videos: with "
+                f"{num_anchors} anchors, all share one. Use more, or leave out identical videos."
             )
 
     def __len__(self) -> int:
@@ -230,10 +229,8 @@ def _fill_empty(points, anchors):
             return anchors
         farthest = np.argsort(distances[:, 0], kind="stable")[::-1]
         anchors[empty] = points[farthest[: len(empty)]]
-    raise DataError(
-        f"k-means leaves {len(empty)} of {len(anchors)} anchors without videos: many videos are "
-        "nearly identical. Use fewer anchors."
-    )
+    problem = f"k-means leaves {len(empty)} of {len(anchors)} anchors without videos"
+    raise DataError(f"{problem}: many videos are nearly identical. Use fewer anchors.")
 
 
 @njit(nogil=True, cache=True)

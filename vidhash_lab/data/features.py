@@ -144,11 +144,9 @@ class FeatureSet:
             if len(bad):
                 _refuse(rows, bad)
             if len(zeros):
-                warnings.warn(
-                    f"{len(zeros)} of {len(rows)} videos are all zero in `{rows.key}`, first "
-                    f"{rows.where(zeros[0])}: were their frames read?",
-                    stacklevel=2,
-                )
+                found = f"{len(zeros)} of {len(rows)} videos are all zero in `{rows.key}`"
+                where = f"first {rows.where(zeros[0])}: were their frames read?"
+                warnings.warn(f"{found}, {where}", stacklevel=2)
 
     def _open_views(self, paths, in_memory):
         views = Rows(paths, "views", in_memory) if paths else self._own_rows("views", in_memory)

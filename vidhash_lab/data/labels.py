@@ -40,7 +40,6 @@ def one_hot(numbers: np.ndarray, classes: int, key: str, where: Callable[[int], 
     labels = numbers.reshape(-1, 1) == np.arange(classes)
     if not labels.any(1).all():
         row = int(labels.any(1).argmin())
-        raise DataError(
-            f"{where(row)}: `{key}` is {numbers.flat[row]}; class numbers are 0 to {classes - 1}."
-        )
+        wanted = f"class numbers are 0 to {classes - 1}"
+        raise DataError(f"{where(row)}: `{key}` is {numbers.flat[row]}; {wanted}.")
     return labels

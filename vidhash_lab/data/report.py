@@ -24,7 +24,6 @@ class FolderReport:
         say(f"\n{title}")
 
     def line(self, text):
-        """Say what is there."""
         self._say(f"  {text}")
 
     def note(self, text):

@@ -64,7 +64,6 @@ class LSH(VideoHasher):
         return (self.pool(frames) - self.mean) @ self.projection
 
     def encode(self, frames):
-        """Hash videos (B, T, D) -> (B, K) in {-1, +1}."""
         return sign(self.project(frames))
 
 
@@ -73,11 +72,9 @@ class PCAH(LSH):
 
     def prepare(self, train, seed=0):
         """Find the components in one pass (incremental PCA; `seed` draws nothing here)."""
-        bits = self.config.bits
-        if bits > min(self.config.pooled_dim, len(train)):
-            there = (
-                f"as many videos ({len(train)}) and pooled dimensions ({self.config.pooled_dim})"
-            )
+        bits, dim = self.config.bits, self.config.pooled_dim
+        if bits > min(dim, len(train)):
+            there = f"as many videos (there are {len(train)}) and pooled dimensions ({dim})"
             need = f"takes one principal component a bit: {bits} bits need {there}"
             raise ValueError(f"{type(self).__name__} {need}.")
         from sklearn.decomposition import IncrementalPCA  # scikit-learn takes a second to import

@@ -11,8 +11,7 @@ from torch import nn
 class Attention(nn.Module):
     """Multi-head self-attention on (B, T, H), with biases on queries and values, none on keys.
 
-    A head is `dim // heads` wide, also where that does not divide: 256 // 6 = 42, so six heads
-    run at 252 channels. Released ConMH weights have these shapes.
+    Heads are `dim // heads` wide, as in released ConMH weights: 6 of 42 channels for 256.
     """
 
     def __init__(self, dim, heads):

@@ -190,7 +190,6 @@ class BTH(VideoHasher):
         return {"clean": clean, "noisy": noisy, "label": label, "targets": self.targets[videos]}
 
     def losses(self, batch):
-        """Return the weighted terms of a batch of `sample`."""
         c, clean = self.config, batch["clean"].flatten(0, 1)
         frame_codes, states = self.frame_codes(batch["noisy"].flatten(0, 1))
         codes1, codes2 = frame_codes.float().mean(1).chunk(2)

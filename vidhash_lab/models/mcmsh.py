@@ -82,9 +82,6 @@ class MCMSHConfig:
             )
 
 
-# ---- gates: mix, open, weigh, mix ----------------------------------------------------------------
-
-
 class Gate(nn.Module):
     """Mix x (n, B, c) over n, open, weigh, and mix over n once more.
 
@@ -211,9 +208,6 @@ def normalise(x, norm):
     return norm(x.flatten(0, 1)).view(x.shape)
 
 
-# ---- the network ---------------------------------------------------------------------------------
-
-
 class Gated(nn.Module):
     """A part of the network with up to three gates, whose sum `gated` gives."""
 
@@ -287,9 +281,6 @@ class MCMLP(Gated):
             for hook in hooks:
                 hook.remove()
         return found
-
-
-# ---- the method ----------------------------------------------------------------------------------
 
 
 class MCMSH(VideoHasher):

@@ -73,10 +73,8 @@ def mean_curves(
         runs = np.asarray(runs)
         beside = np.repeat(values, runs.shape[1]) + 0.012 * np.ptp(values)
         axis.scatter(beside, runs, s=20, facecolors="none", edgecolors=colour)
-        axis.errorbar(
-            values, runs.mean(1), _deviation(runs), color=colour, marker="o", capsize=4,
-            label=label,
-        )  # fmt: skip
+        look = {"color": colour, "marker": "o", "capsize": 4, "label": label}
+        axis.errorbar(values, runs.mean(1), _deviation(runs), **look)
     for colour, (label, score) in zip(COLOURS[len(scores) :], (references or {}).items()):
         axis.axhline(score, color=colour, ls="--", lw=1.5, label=f"{label} ({score:.3f})")
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -108,10 +106,8 @@ def bands(rows: Mapping[str, tuple], *, xlabel: str, note: str = "") -> Figure:
         axis.plot(expected, row, "o", color=BLUE)
         for value in values[0] if values else []:
             axis.plot(value, row, "|", color=RED, ms=13)
-        axis.annotate(
-            f"{lowest:.3f} to {highest:.3f}", (highest, row), (6, -4), textcoords="offset points",
-            fontsize=9,
-        )  # fmt: skip
+        text, beside = f"{lowest:.3f} to {highest:.3f}", {"textcoords": "offset points"}
+        axis.annotate(text, (highest, row), (6, -4), fontsize=9, **beside)
     name_rows(axis, rows)
     axis.margins(x=0.12)
     finish(axis, xlabel, note=note, grid="x")

@@ -143,7 +143,6 @@ def draw_results(axes, query, results, texts, relevant):
 
 
 def _label(axis, text, colour="black"):
-    """Write a label to the left of a film strip."""
     axis.text(-0.012, 0.5, text, transform=axis.transAxes, ha="right", va="center", color=colour)
 
 

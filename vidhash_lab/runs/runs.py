@@ -169,10 +169,9 @@ def environment(changes: dict[str, str]) -> Iterator[None]:
 
 def code_hash(notebook: "NotebookNode") -> str:
     """Hash the code cells of a notebook: what a committed run must have been made from."""
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return _hash(
-        [c.source for c in cells if "injected-parameters" not in c.metadata.get("tags", [])]
-    )
+    cells, injected = notebook.cells, "injected-parameters"
+    own = (c for c in cells if injected not in c.metadata.get("tags", []))
+    return _hash([cell.source for cell in own if cell.cell_type == "code"])
 
 
 def _hash(value):

@@ -154,7 +154,6 @@ def _folder_names(notebook, source, points, package):
 
 
 def _texts(value):
-    """Yield all strings in a plain JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, dict)):

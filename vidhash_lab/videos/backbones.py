@@ -123,7 +123,6 @@ def _network(make, which, device):
 
 
 def _normalising(describe, mean, std, device, **about):
-    """Wrap a function of normalised frames."""
     mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (mean, std))
     return Backbone(lambda frames: describe((frames - mean) / std), device=device, **about)
 

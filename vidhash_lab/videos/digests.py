@@ -75,7 +75,6 @@ def _is_of_a_library(value, module):
 
 
 def _inside(value):
-    """List what a value consists of."""
     if isinstance(value, tuple | list):
         return value
     if isinstance(value, dict):

@@ -220,12 +220,8 @@ def _in_threads(function, items):
         pool.shutdown(cancel_futures=True)
 
 
-@dataclass(frozen=True)
-class _Unread:
+class _Unread(Row):
     """A file that the system did not give, which says nothing about the file."""
-
-    file: VideoFile
-    reason: str
 
 
 def _read(file, shape, settings):
@@ -236,7 +232,8 @@ def _read(file, shape, settings):
     except BrokenVideo as error:
         return Row(file, reason=str(error))
     except (OSError, MemoryError) as error:
-        return _Unread(file, getattr(error, "strerror", None) or f"{type(error).__name__} {error}")
+        why = getattr(error, "strerror", None) or f"{type(error).__name__} {error}"
+        return _Unread(file, reason=why)
     except Exception as error:  # whatever one file raises, the others go on
         return Row(file, reason=f"{type(error).__name__}: {error}")
 

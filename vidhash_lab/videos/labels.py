@@ -39,10 +39,8 @@ def _read_csv(path, known):
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise DataError(
-                    f"{path}, row 1: the columns are {reader.fieldnames}; expected a first line "
-                    "with `video` and `label`."
-                )
+                wanted = "expected a first line with `video` and `label`"
+                raise DataError(f"{path}, row 1: the columns are {reader.fieldnames}; {wanted}.")
             pairs = [_pair(line, f"{path}, row {reader.line_num}", known) for line in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         row = f", row {reader.reader.line_num}" if isinstance(error, csv.Error) else ""

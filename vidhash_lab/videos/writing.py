@@ -97,7 +97,6 @@ def _smaller(picture):
 
 
 def _barred(picture):
-    """Cover the lowest sixth of a picture with a black bar."""
     picture = picture.copy()
     picture[-(len(picture) // 6) :] = 0
     return picture

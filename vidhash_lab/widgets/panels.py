@@ -127,11 +127,8 @@ def mask_slider(frames: np.ndarray, seed: int = 0) -> ipywidgets.VBox:
         config = ConMHConfig(num_frames=T, mask_ratio=hidden / T)
         masked = draw_masks(1, config, torch.Generator().manual_seed(seed + order))[:, 0]
         shared = int((~masked).all(0).sum())
-        text = (
-            f"mask ratio {hidden / T:.2f}: each view sees {config.num_visible} of {T} frames, "
-            f"{shared} frames are in both"
-        )
-        return plots.masked_views(frames, masked), text
+        seen = f"each view sees {config.num_visible} of {T} frames, {shared} frames are in both"
+        return plots.masked_views(frames, masked), f"mask ratio {hidden / T:.2f}: {seen}"
 
     hidden = _slider("hidden frames", T // 2, T - 1, 1)
     return panel(draw, hidden=hidden, order=_slider("random order", 0, 9))
@@ -171,9 +168,8 @@ def order_guesser(model: CHAIN, feature_set: FeatureSet) -> ipywidgets.VBox:
         text = f"video {video}: {right} of {M} frames back in their place, chance is 1"
         return plots.film_strips(rows, ["shuffled", "as guessed", "as it was"]), text
 
-    return panel(
-        draw, video=_slider("video", 0, len(feature_set) - 1), shuffle=_slider("shuffle", 0, 9)
-    )
+    video = _slider("video", 0, len(feature_set) - 1)
+    return panel(draw, video=video, shuffle=_slider("shuffle", 0, 9))
 
 
 def _slider(description, value, highest, lowest=0):

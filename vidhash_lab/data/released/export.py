@@ -64,8 +64,7 @@ def _one_source(dataset, layout, part, roles):
     if any(getattr(dataset, role) is not source for role in others):
         raise DataError(
             f"{dataset.name}: in the layout {layout!r} {' and '.join(roles)} are one file, "
-            f"{part.feats[0]}, but here they are sets of their own. 'activitynet' and 'yfcc' keep "
-            "all three apart."
+            f"{part.feats[0]}, but here sets of their own, as in 'activitynet' and 'yfcc'."
         )
     if part.labels and part.labels_needed and source.labels is None:
         need = f"the layout {layout!r} needs them for {part.labels[0]}"

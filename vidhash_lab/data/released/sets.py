@@ -57,17 +57,9 @@ class PublishedSet:
         return [name for part in self.parts for name in part.feats] + labels
 
 
-def _trained_on_database(short, train, query, categories, offered):
-    """Make a set whose training videos are its database, and whose title ends in C."""
-    known, asked = (
-        Part((f"{short}_{split}_feats.h5",), videos, (f"{short}_{split}_labels.mat",))
-        for split, videos in (("train", train), ("test", query))
-    )
-    title = f"{short.upper()}{categories}"
-    return PublishedSet(title, known, known, asked, 25, 4096, categories, offered)
-
-
 _FCVID_TEST = Part(("fcv_test_feats.h5",), 45_600, ("fcv_test_labels.mat",))
+_UCF_TRAIN = Part(("ucf_train_feats.h5",), 9_537, ("ucf_train_labels.mat",))
+_HMDB_TRAIN = Part(("hmdb_train_feats.h5",), 3_570, ("hmdb_train_labels.mat",))
 
 PUBLISHED_SETS = {
     "fcvid": PublishedSet(
@@ -97,11 +89,15 @@ PUBLISHED_SETS = {
         offered="https://pan.baidu.com/s/1jpqcRRFdiemGvlPpukxJ6Q?pwd=0000, labels also "
         "https://cloud.tsinghua.edu.cn/d/056678341d2b46949cfd/",
     ),
-    "ucf101": _trained_on_database(
-        "ucf", 9_537, 3_783, 101, "https://pan.baidu.com/s/1c2NMC0Y8R3zn4ionzKUP4g?pwd=0000"
+    "ucf101": PublishedSet(
+        "UCF101", _UCF_TRAIN, _UCF_TRAIN,
+        Part(("ucf_test_feats.h5",), 3_783, ("ucf_test_labels.mat",)),
+        25, 4096, 101, "https://pan.baidu.com/s/1c2NMC0Y8R3zn4ionzKUP4g?pwd=0000",
     ),
-    "hmdb51": _trained_on_database(
-        "hmdb", 3_570, 1_530, 51, "https://pan.baidu.com/s/1su2STM7b2mg-jBfsN5iRIQ?pwd=0000"
+    "hmdb51": PublishedSet(
+        "HMDB51", _HMDB_TRAIN, _HMDB_TRAIN,
+        Part(("hmdb_test_feats.h5",), 1_530, ("hmdb_test_labels.mat",)),
+        25, 4096, 51, "https://pan.baidu.com/s/1su2STM7b2mg-jBfsN5iRIQ?pwd=0000",
     ),
 }  # fmt: skip
 
@@ -131,11 +127,8 @@ def open_published(
     check_columns((files[part], part.key, opened[part].labels) for part in opened)
     differing = [line for part in opened for line in differences(published, part, opened[part])]
     if differing:
-        warnings.warn(
-            f"{folder}: not the published {published.title}: {'; '.join(differing)}. Numbers of "
-            "papers were measured on the published set.",
-            stacklevel=3,
-        )
+        found = f"not the published {published.title}: {'; '.join(differing)}"
+        warnings.warn(f"{folder}: {found}. Papers measured on the published set.", stacklevel=3)
     sets = (opened[part] for part in (published.train, published.database, published.query))
     return VideoDataset(name, *sets)
 
@@ -153,19 +146,15 @@ def read_part_labels(part: Part, folder: Path, counts: Iterable[int]) -> np.ndar
 
 def differences(published: PublishedSet, part: Part, feature_set: FeatureSet) -> list[str]:
     """List in words where an opened part differs from the published counts."""
-    pairs = {
-        "videos": (len(feature_set), part.videos),
-        "frames a video (T)": (feature_set.num_frames, published.num_frames),
-        "features a frame (D)": (feature_set.feature_dim, published.feature_dim),
-    }
-    if feature_set.labels is not None:
-        pairs["categories (C)"] = (feature_set.labels.shape[1], published.categories)
-    names = part.feats[0] + (f" … {part.feats[-1]}" if len(part.feats) > 1 else "")
-    return [
-        f"{names}: {found} {what}, published are {wanted}"
-        for what, (found, wanted) in pairs.items()
-        if found != wanted
+    pairs = [
+        (len(feature_set), "videos", part.videos),
+        (feature_set.num_frames, "frames a video (T)", published.num_frames),
+        (feature_set.feature_dim, "features a frame (D)", published.feature_dim),
     ]
+    if feature_set.labels is not None:
+        pairs.append((feature_set.labels.shape[1], "categories (C)", published.categories))
+    names = part.feats[0] + (f" … {part.feats[-1]}" if len(part.feats) > 1 else "")
+    return [f"{names}: {n} {what}, published are {known}" for n, what, known in pairs if n != known]
 
 
 def _folder_of(published, name, root):
