@@ -50,18 +50,15 @@ def affinity_propagation(
     """Find scenes by similarities (B, M, M) -> exemplars (B, M) bool, labels (B, M) int64.
 
     `exemplars` marks the one frame that stands for each of S scenes, `labels` numbers the scenes
-    0..S-1 in the order of these frames. A video that has not converged is one scene, its exemplar
-    the frame of the highest summed similarity. A video whose frames are all equally similar is one
-    scene too, unless the preference is higher still: then each frame is its own. Computed in
-    float64 on the CPU, without gradient; no video depends on the others.
+    0..S-1 in the order of these frames. A video that has not converged, of which `NotConverged`
+    warns, is one scene, its exemplar the frame of the highest summed similarity. Equally similar
+    frames are one scene too, unless the preference is higher still: then each is its own.
+    Computed in float64 on the CPU, without gradient; no video depends on the others.
 
-    Args:
-        damping: share of the old message that is kept, at least 0.5 and less than 1.
-        iterations: rounds of messages at most; `NotConverged` warns of videos that need more.
-        preference: replaces the diagonal, the higher, the more scenes; one number, or one for each
-            video (B,); None is the median of each matrix.
-
-    ValueError for a wrong shape, damping or preference, and similarities that are not finite.
+    `damping`, at least 0.5 and less than 1, is the share of the old message that is kept in each
+    of at most `iterations` rounds. `preference` replaces the diagonal, the higher, the more scenes:
+    one number, or one a video (B,); None is the median of each matrix. ValueError for a wrong
+    shape, damping or preference, and for similarities that are not finite.
     """
     device = similarities.device
     similarities = _with_preference(similarities, damping, preference)

@@ -159,11 +159,9 @@ def method_name(method: type[VideoHasher]) -> str:
 def load_released(method: str, path: str | Path, **assumed) -> VideoHasher:
     """Read a checkpoint of a method's released implementation -> the model, in evaluation mode.
 
-    Args:
-        method: "conmh", "mcmsh", "bth", or "autossvh", whose encoder is ConMH's.
-        assumed: what the file does not hold; see `from_released` of the method's class.
-
-    Raises ValueError for another method, FileNotFoundError, and `DataError` for other weights.
+    `method` is "conmh", "mcmsh", "bth", or "autossvh", whose encoder is ConMH's; `assumed` is what
+    the file does not hold, see the class's `from_released`. Raises ValueError for another method,
+    FileNotFoundError, and `DataError` for other weights.
     """
     known = {name: each for name, each in METHODS.items() if hasattr(each, "from_released")}
     builders = {name: each.from_released for name, each in known.items()}

@@ -1,7 +1,6 @@
 """Losses as pure functions of tensors; each returns one scalar, without its weight.
 
-B videos in a batch, T frames per video, M frames per clip, or hidden per view, D feature width,
-H hidden width, K bits.
+B videos, T frames each, M of a clip or hidden, D feature width, H hidden width, K bits.
 """
 
 import math
@@ -29,9 +28,8 @@ def debiased_contrastive(
 
     With n = 2B - 2 negatives and similarities s = exp(cosine / temperature),
     N_g = max((sum s_neg - tau_plus n s_pos) / (1 - tau_plus), n exp(-1 / temperature)) and
-    loss = mean -log(s_pos / (s_pos + N_g)): `tau_plus` is the probability that a "negative" is of
-    the same class after all. Under bfloat16 autocast similarities are
-    bfloat16. Chuang et al., Debiased Contrastive Learning, NeurIPS 2020, eq. 8.
+    loss = mean -log(s_pos / (s_pos + N_g)): a "negative" is of the same class with probability
+    `tau_plus`. Chuang et al., Debiased Contrastive Learning, NeurIPS 2020, eq. 8.
     """
     view1, view2 = F.normalize(view1.float(), dim=1), F.normalize(view2.float(), dim=1)
     views = torch.cat([view1, view2])  # (2B, K)

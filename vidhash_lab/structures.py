@@ -153,11 +153,10 @@ def find_structures(
 ) -> Structures:
     """Find the anchors of a feature set and each video's nearest five.
 
-    They are kept in `structures/` beside the feature file (in the cache folder where that cannot
-    be written), under a key of the fingerprint of `train`, `num_anchors`, `seed` and `recipe`: what
-    the points are made of, in words. A kept file that is damaged is a warning, and written anew.
-    `points` maps `train` to (N, W) float32; None = mean features of each video. `DataError` where
-    there are too few different videos.
+    They are kept in `structures/` beside the feature file (else in the cache folder), by the
+    fingerprint of `train`, `num_anchors`, `seed` and `recipe`, what the points are made of, in
+    words. `points` maps `train` to (N, W) float32; None = mean features. A damaged file is a
+    warning, and written anew. `DataError` where there are too few different videos.
     """
     made_of = json.dumps([train.fingerprint(), num_anchors, seed, recipe])
     key = hashlib.sha256(made_of.encode()).hexdigest()[:16]

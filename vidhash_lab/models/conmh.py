@@ -9,8 +9,7 @@ code, on purpose: both views run in one pass and only visible frames are embedde
 numbers, less work); a video code's sign(0) is +1; the mask token's initial values are of deviation
 0.02 and not clipped at one deviation (one vector of 192 numbers, learned from the first step on).
 
-B videos in a batch, T frames per video, V of them visible, M = T - V hidden,
-D feature width, H hidden width, K bits.
+B videos, T frames each, V visible, M = T - V hidden, D feature width, H hidden width, K bits.
 """
 
 from dataclasses import dataclass

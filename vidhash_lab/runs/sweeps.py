@@ -46,21 +46,18 @@ def sweep(
     """Run a notebook for every point of a grid -> pandas table, a row a run, in the grid's order.
 
     Args:
-        grid: {parameter: list of values}, all combinations; or a list of such dicts, one grid
-            after the other, where parameters hang together.
-        folder: each run has a folder of its own in it.
+        grid: {parameter: list of values}, all combinations; or a list of such dicts.
+        folder: each run has a folder of its own in it; two sweeps of one folder share their runs.
         n_jobs: runs at a time; the kernel of each gets its share of the cores.
         backend: of joblib: "loky" for processes of this machine, "dask" (with the client that is
             connected, else one made for the sweep) and "ray" with `pip install vidhash-lab[sweep]`.
 
     Columns are the parameters, `status`, every recorded metric, `seconds`, `error` and `folder`. A
-    run is "kept", not run again, where the parameters, the notebook's and the package's code are
-    the same, and what parameters name: data sets (by samples of their features and all labels),
-    files such as "path/to/mine.py:Mine", and folders (by the sizes and times of their files, but
-    `root` only by the data set in it). A run that raises, or whose worker is killed, is "failed":
-    its executed copy shows where, and the next sweep tries it anew. Two sweeps of one folder share
-    their runs. ValueError, before anything runs, for a parameter that the notebook does not have
-    and for values that are no list.
+    run is "kept", not run again, where nothing has changed: parameters, the notebook's and the
+    package's code, and the data sets, files such as "path/to/mine.py:Mine" and folders (by sizes
+    and times of their files, but `root` only by the data set in it) that parameters name. A run
+    that raises, or whose worker is killed, is "failed", and tried anew next time. ValueError,
+    before anything runs, for a parameter that the notebook does not have and values in no list.
     """
     import joblib
     import pandas as pd

@@ -71,22 +71,20 @@ def extract(
     """Describe every video below `folder` by T frames of D features: writes the HDF5 file `out`.
 
     It holds `feats` (N, T, D) float16, `thumbnails` uint8, `frame_times` (N, T) and `seconds` (N,),
-    `video_ids` (paths within the folder, sorted), `labels`, `views`, and what was skipped and why;
-    `open_dataset(out)` opens it. Run again, it looks only at files that are new or changed, and
-    leaves out those that are gone.
+    `video_ids` (paths within the folder, sorted), `labels`, `views`, and what was skipped and why.
+    Run again, it reads only files that are new or changed, and leaves out those that are gone.
 
     Args:
         num_frames: T, the middles of T equal stretches of the video's time.
-        backbone: see `vidhash_lab.videos.backbones`, or a `Backbone`.
+        backbone: see `vidhash_lab.videos.backbones`, or a `Backbone`; it runs on `device`.
         labels: "folders", a CSV file with columns `video` and `label`, or None.
         thumbnails: pixels a side of the stored pictures, at most what the backbone sees.
         num_views: V augmented renderings of each video, for CHAIN; `seed` is theirs.
-        device: where the backbone runs, "auto" for the best there is.
         retry_skipped: also read files again that an earlier run has skipped.
 
     Raises `DataError`, ValueError and FileNotFoundError for what concerns the whole run, before it
-    begins, `DataError` when no file of the folder is a video, and OSError when the system does not
-    give several files in a row; run again then, nothing is lost.
+    begins, `DataError` when no file is a video, and OSError when the system does not give several
+    files in a row; run again then, nothing is lost.
     """
     folder, out = Path(folder), Path(out)
     num_frames = _at_least(1, "num_frames", num_frames)

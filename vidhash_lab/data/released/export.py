@@ -15,17 +15,12 @@ from vidhash_lab.data.released.sets import PUBLISHED_SETS
 def export(dataset: VideoDataset, folder: PathLike, layout: str = "fcvid") -> list[Path]:
     """Write a `VideoDataset` as the files of a published data set -> their paths.
 
-    Features are contiguous float32 `feats` (N, T, D), labels uint8 in `.mat` files of version 5.
-    Where the layout has several files of one set, the videos are shared out in order. Files come
-    under their final names when all are written. Thumbnails, views and fine labels are left out.
-
-    Args:
-        folder: made where there is none; files of the same names in it are replaced.
-        layout: one of `PUBLISHED_SETS`.
-
-    Raises ValueError for an unknown layout, and `DataError` where labels that the layout needs are
-    missing, where it has one file for two sets and the data set has two (FCVID: query and database;
-    UCF101 and HMDB51: database and training set), and for fewer videos than files.
+    Features are contiguous float32 `feats` (N, T, D), labels uint8 in `.mat` files of version 5;
+    several files of one set share its videos in order. Files get their final names, in place of
+    older ones, when all are written. Thumbnails, views and fine labels are left out. Raises
+    ValueError for a layout that is not in `PUBLISHED_SETS`, and `DataError` where labels that it
+    needs are missing, where it has one file for two sets and the data set has two (FCVID: query
+    and database; UCF101, HMDB51: database and training set), and for fewer videos than files.
     """
     from scipy.io import savemat  # here: opening a feature file needs no scipy
 

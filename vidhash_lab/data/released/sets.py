@@ -105,16 +105,11 @@ PUBLISHED_SETS = {
 def open_published(
     name: str, root: PathLike | None, in_memory: bool = False, views: Paths | None = None
 ) -> VideoDataset:
-    """Open a published data set from the folder where its released files lie -> VideoDataset.
+    """Open one of `PUBLISHED_SETS` from the folder `root` with its released files -> VideoDataset.
 
-    A count that is not the published one is a warning, so that a subset opens too; files that
-    contradict each other are not opened. FileNotFoundError lists what is missing and who offers it.
-
-    Args:
-        name: one of `PUBLISHED_SETS`.
-        root: the folder of the files, all of them directly in it.
-        in_memory: read the features whole.
-        views: HDF5 file or files of the training videos' augmented views (CHAIN's).
+    `views` are HDF5 files of the training videos' augmented views (CHAIN's). A count that is not
+    the published one is a warning, so that a subset opens too; files that contradict each other
+    are a `DataError`. FileNotFoundError lists what is missing and who offers it.
     """
     published = PUBLISHED_SETS[name]
     folder, opened = _folder_of(published, name, root), {}
