@@ -57,7 +57,6 @@ class Structures:
         return torch.from_numpy(anchors[self.nearest[:, 0]].astype(np.float32))
 
     def graph(self) -> "NeighbourGraph":
-        """Return the graph of these neighbours."""
         return NeighbourGraph(self.nearest, len(self.anchors))
 
 

@@ -28,11 +28,8 @@ def open_digit_stories(
 ) -> VideoDataset:
     """Open the built-in data set, building it first (about 20 s, 200 MB) where it is not cached.
 
-    Args:
-        root: cache folder; None = `cache_folder()`.
-        in_memory: read the features whole.
-        num_views: augmented views of the training videos, 4 for CHAIN; 12 s and 25 MB each.
-        sizes: fields of `DigitStoriesConfig`, for example train=1000, seed=1.
+    `root` is the cache folder, None = `cache_folder()`. `num_views` counts augmented views of the
+    training videos, 4 for CHAIN, 12 s and 25 MB each; `sizes` are fields of `DigitStoriesConfig`.
     """
     if num_views < 0 or num_views != int(num_views):
         raise ValueError(f"num_views={num_views}: expected a number of views, or 0 for none")
@@ -56,14 +53,10 @@ def open_dataset(name_or_path: PathLike, root: PathLike | None = None, **options
     """Open a data set by its name in `CATALOG`, or one's own HDF5 file or folder.
 
     A folder holds `train.h5`, `database.h5` and `query.h5`. A single file is all three at once:
-    every video is learned from and queries the others (`self_query`).
-
-    Args:
-        root: the folder where a published data set lies; for the built-in one, its cache.
-        options: all take `in_memory`. The built-in ones take `num_views` and sizes, see
-            `open_digit_stories`; the others `views`, the HDF5 file of the training videos' views
-            where these lie elsewhere. One's own take `classes`, see `FeatureSet`.
-
+    every video is learned from and queries the others (`self_query`). `root` is the folder of a
+    published data set, or the cache of the built-in one. All take `in_memory`; the built-in ones
+    `num_views` and sizes, see `open_digit_stories`; the others `views`, the HDF5 file of the
+    training videos' views where these lie elsewhere; one's own `classes`, see `FeatureSet`.
     Raises FileNotFoundError or `DataError`, naming file, key or row.
     """
     if name_or_path in CATALOG:

@@ -118,10 +118,7 @@ class FeatureSet:
         return prefetch((indices, self.rows(indices)) for indices in blocks)
 
     def fingerprint(self) -> str:
-        """Tell these features and views from any others -> 16 hex digits, also of 168 GB at once.
-
-        Of counts, shapes, types and samples of all: equal for files moved, copied or compressed.
-        """
+        """Tell features and views, by samples, from any others but copies -> 16 hex digits."""
         digest = hashlib.sha256()
         for rows in (self.features, self.views):
             if rows is None:

@@ -58,10 +58,7 @@ def own(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset | None:
 
 @contextlib.contextmanager
 def written_whole(path: PathLike, sealed: bool = False) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to, seal it if asked to, and rename it.
-
-    What an error or a killed process leaves of it is removed. Two processes use two names.
-    """
+    """Give a temporary name beside `path` to write to; seal it if asked to, rename it if whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
@@ -106,8 +103,6 @@ def _is_running(process):
         return True
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        pass
+    except OSError as error:
+        return isinstance(error, PermissionError)  # another user's
     return True

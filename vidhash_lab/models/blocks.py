@@ -9,10 +9,7 @@ from torch import nn
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention on (B, T, H), with biases on queries and values, none on keys.
-
-    Heads are `dim // heads` wide, as in released ConMH weights: 6 of 42 channels for 256.
-    """
+    """Self-attention on (B, T, H), no bias on keys; heads are `dim // heads` wide, as released."""
 
     def __init__(self, dim, heads):
         super().__init__()

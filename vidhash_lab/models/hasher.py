@@ -53,10 +53,7 @@ class VideoHasher(nn.Module):
 
     @classmethod
     def for_dataset(cls, dataset, bits: int = 64, seed: int = 0, **changes) -> Self:
-        """Build the model for a data set's T and D, with initial weights drawn from `seed`.
-
-        `changes` are fields of the method's config.
-        """
+        """Build the model for a data set's T and D, weights by `seed`; `changes` are the config's."""
         sizes = {"num_frames": dataset.num_frames, "feature_dim": dataset.feature_dim}
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -329,10 +329,7 @@ class MCMSH(VideoHasher):
         return {"videos": videos, "label": label, "targets": targets}
 
     def losses(self, batch):
-        """Compute the weighted terms of a batch of `sample`; a term of weight 0 is left out.
-
-        The 2 or 5 batches go through one by one, as released: each has statistics of its own.
-        """
+        """Compute the weighted terms; each of the 2 or 5 batches has batch norms of its own."""
         c = self.config
         states = [self.mc_mlp(videos) for videos in batch["videos"]]
         codes = [self.relax(each) for each in states]

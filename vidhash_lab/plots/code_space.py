@@ -112,16 +112,13 @@ def distance_histograms(
 ) -> Figure:
     """Draw {title: (together (K+1,), others (K+1,))} as shares of the pairs of each, in columns."""
     figure, axes = new_panels(3.1, len(counts), sharex=True, sharey=True)
-    looks = (
-        {"color": BLUE, "hatch": "", "label": "share a category"},
-        {"color": ORANGE, "hatch": "///", "label": "all others"},
-    )
+    looks = (BLUE, "", "share a category"), (ORANGE, "///", "all others")
     for axis, (title, kinds) in zip(axes, counts.items()):
-        for kind, look in zip(kinds, looks):
-            edges = np.arange(len(kind) + 1) - 0.5
-            axis.stairs(kind / kind.sum(), edges, fill=True, alpha=0.45, **look)
+        for kind, (colour, hatch, label) in zip(kinds, looks):
+            share, look = kind / kind.sum(), {"color": colour, "hatch": hatch, "label": label}
+            axis.stairs(share, np.arange(len(kind) + 1) - 0.5, fill=True, alpha=0.45, **look)
             mean = (kind * np.arange(len(kind))).sum() / kind.sum()
-            axis.axvline(mean, color=look["color"], lw=1.5)
+            axis.axvline(mean, color=colour, lw=1.5)
         ylabel = "share of the pairs" if axis is axes[0] else ""
         finish(axis, "Hamming distance", ylabel, title=title)
     axes[-1].legend(frameon=False, fontsize=9)

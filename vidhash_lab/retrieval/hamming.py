@@ -105,10 +105,7 @@ def _share(a, b):
 
 @njit(parallel=True, nogil=True, cache=True)
 def count_distances(query_codes, codes, query_labels, labels, own_item, bits):
-    """Count the items at each distance -> all and relevant ones, each (Q, bits + 1) int32.
-
-    Codes and labels are rows of words. Query i leaves out item `own_item[i]` (-1: none).
-    """
+    """Count items by distance -> all, relevant (Q, bits + 1); query i skips item `own_item[i]`."""
     total = np.zeros((len(query_codes), bits + 1), np.int32)
     relevant = np.zeros((len(query_codes), bits + 1), np.int32)
     for query in prange(len(query_codes)):

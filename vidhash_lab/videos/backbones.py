@@ -38,10 +38,7 @@ TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript")
 
 @dataclass(frozen=True)
 class Backbone:
-    """A function of frames and what it needs to see.
-
-    `describe` maps floats (N, C, S, S) in [0, 1] on `device` to (N, D) or (N, D, 1, 1).
-    """
+    """A function of frames (N, C, S, S) in [0, 1] on `device` -> (N, D), and what it needs."""
 
     describe: Callable[[Tensor], Tensor]
     name: str

@@ -57,13 +57,9 @@ def near_duplicates(
 ) -> NearDuplicates:
     """Make copies of some short video files, hash all of them, compare each with its original.
 
-    Args:
-        model: a fitted model; the frames a video are its own.
-        videos: paths, two or more; a few dozen are enough, since each is encoded eight times.
-        backbone: what the model was trained on, see `vidhash_lab.videos.backbones`.
-        folder: an empty or new folder for the copies and for `features.h5`.
-
-    Raises ValueError for fewer videos or a folder in use, `DataError` for a video that is broken.
+    `model` is fitted; of `videos`, two or more, a few dozen are enough; `backbone` is what the
+    model was trained on; `folder`, empty or new, is for the copies and for `features.h5`. Raises
+    ValueError for fewer videos or a folder in use, `DataError` for a video that is broken.
     """
     folder, videos = Path(folder), [Path(video) for video in videos]
     if len(videos) < 2 or (folder.exists() and any(folder.iterdir())):

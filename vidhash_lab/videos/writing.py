@@ -35,15 +35,10 @@ def write_video(
 ) -> None:
     """Write frames, an array (T, h, w[, 1 or 3]) uint8 or any iterable of pictures, to a file.
 
-    Args:
-        path: its ending names the container: .mp4, .mkv, .webm, .avi and others.
-        rate: frames a second.
-        times: seconds (T,) at which frames are shown, rising, in whole milliseconds; else `rate`.
-        pixels: pixel format, for example "yuv444p". yuv420p needs even h and w: frames of an odd
-            size are given one more row or column, a copy of the last.
-        options: of the codec, for example crf="18", preset="ultrafast".
-
-    Raises ValueError for frames of another shape, and where there are none.
+    The path's ending names the container: .mp4, .mkv, .webm, .avi and others. `rate` is frames a
+    second, or `times` the seconds (T,) at which frames are shown, rising, in whole milliseconds.
+    yuv420p `pixels` need even h and w: odd frames get one more row or column, a copy of the last.
+    `options` are the codec's, for example crf="18". ValueError for other shapes and for no frames.
     """
     path, ticks, stream, reformatter = Path(path), Fraction(1, 1000), None, VideoReformatter()
     ending = path.suffix.lower().removeprefix(".")

@@ -232,10 +232,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def open_or_build(config: DigitStoriesConfig, cache_folder: Path) -> Path:
-    """Return the folder of the finished data set within `cache_folder`, built now if need be.
-
-    Each process builds in a folder of its own, then renames it. A damaged set is replaced.
-    """
+    """Return the folder of the finished data set, built now where it is missing or damaged."""
     folder = cache_folder / cache_name(config)
     was_there = folder.exists()
     if is_complete(folder):

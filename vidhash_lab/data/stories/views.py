@@ -21,10 +21,7 @@ VIEWS_VERSION = 1  # raise it when views come out otherwise: older ones are then
 
 
 def open_or_build_views(config: DigitStoriesConfig, folder: Path, num_views: int) -> Path:
-    """Return the file of `num_views` views of each training video, in `folder`, built if need be.
-
-    A damaged file is replaced, with a warning. ValueError for no views at all.
-    """
+    """Return the file of `num_views` views of the training videos, built if missing or damaged."""
     if num_views < 1:
         raise ValueError(f"num_views={num_views}: as many views of each video, 1 or more")
     path = folder / f"train_views_{num_views}.h5"
