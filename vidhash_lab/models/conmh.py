@@ -133,8 +133,7 @@ class ConMH(VideoHasher):
     def two_views(self, frames, masked):
         """Encode and decode both views in one pass, view 1's videos first.
 
-        frames (B, T, D), masked (2, B, T) -> frame codes (2B, V, K), guesses (2B, M, D) and places
-        (2B, M).
+        frames (B, T, D), masked (2, B, T) -> codes (2B, V, K), guesses (2B, M, D), places (2B, M).
         """
         visible, hidden = split_places(masked.flatten(0, 1), self.config.num_visible)
         video = torch.arange(len(frames), device=frames.device).repeat(2)[:, None]

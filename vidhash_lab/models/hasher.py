@@ -53,7 +53,7 @@ class VideoHasher(nn.Module):
 
     @classmethod
     def for_dataset(cls, dataset, bits: int = 64, seed: int = 0, **changes) -> Self:
-        """Build the model for a data set's T and D, weights by `seed`; `changes` are the config's."""
+        """Build the model for a data set's T and D, weights by `seed`, config by `changes`."""
         sizes = {"num_frames": dataset.num_frames, "feature_dim": dataset.feature_dim}
         with torch.random.fork_rng():
             torch.manual_seed(seed)

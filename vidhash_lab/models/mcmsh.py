@@ -18,6 +18,7 @@ n of x (n, B, c) and reduces c by r: n = H and c = T in the token mixer, n = T a
 
 import math
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -173,8 +174,7 @@ def mix(x, layer):
 def along(x, layer):
     """Apply a linear layer, or a convolution of width 3 along n: (n, B, c) -> (n, B, c').
 
-    The convolution is one product over all groups, zeros included, and two shifts of its narrow
-    side.
+    This is one product over all groups, zeros included, beside two shifts of its narrower side.
     """
     if isinstance(layer, nn.Linear):
         return layer(x)
@@ -264,22 +264,19 @@ class MCMLP(Gated):
 
         Names are "token_mixer.lrd", "channel_mixer.srd", …, and "lrd", "mrd", "srd" at the end.
         """
-        found, hooks = {}, []
-        for name, gate in self.named_modules():
-            if isinstance(gate, Gate):
-                # n are the channels in the token mixer: (n, B, c) -> (B, T, H)
-                order = (1, 2, 0) if name.startswith("token") else (1, 0, 2)
+        gates = {gate: name for name, gate in self.named_modules() if isinstance(gate, Gate)}
+        found = {}
 
-                def note(gate, inputs, name=name, order=order):
-                    opening = gate.opening(mix(*inputs, gate.fc1))
-                    found[name] = opening.expand(inputs[0].shape).permute(order)
+        def note(gate, inputs):
+            # n are the channels in the token mixer: (n, B, c) -> (B, T, H)
+            order = (1, 2, 0) if gates[gate].startswith("token") else (1, 0, 2)
+            opening = gate.opening(mix(*inputs, gate.fc1))
+            found[gates[gate]] = opening.expand(inputs[0].shape).permute(order)
 
-                hooks.append(gate.register_forward_pre_hook(note))
-        try:
+        with ExitStack() as hooks:  # a hook is removed at its end
+            for gate in gates:
+                hooks.enter_context(gate.register_forward_pre_hook(note))
             self(frames)
-        finally:
-            for hook in hooks:
-                hook.remove()
         return found
 
 
