@@ -114,7 +114,6 @@ def _examine_published(folder, name, lines):
 
 
 def _examine_part(folder, part, lines):
-    """Examine the features and labels of one part -> whether all of them can be read."""
     read = [lines.attempt(_examine_feats, folder / file, lines) for file in part.feats]
     for file, videos in zip(part.labels, read.copy()):
         if not part.labels_needed and not (folder / file).exists():
@@ -129,7 +128,6 @@ def _examine_part(folder, part, lines):
 
 
 def _open_whole(lines, name, root=None):
-    """Open the whole, and say which set is which -> the data set, or None."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other counts than the published ones are noted one by one
         dataset = lines.attempt(open_dataset, name, root=root)
@@ -178,6 +176,5 @@ def _label_facts(labels):
 
 
 def _first(indices):
-    """List the first five in brackets; nothing where there are none."""
     listed = ", ".join([*map(str, indices[:5]), "…"][: len(indices)])
     return f" ({listed})" if listed else ""

@@ -143,7 +143,6 @@ class Rows:
 
 
 def _open(path, key):
-    """Open one key of one file as an h5py data set, or say what is wrong with it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such feature file. Check the folder and the name.")
     with refusing_damage(path):

@@ -120,7 +120,6 @@ class ConMH(VideoHasher):
         return {"frames": train.rows(indices), "masked": masked}
 
     def losses(self, batch):
-        """Return the weighted reconstruction and contrastive terms of a batch of `sample`."""
         frames, masked = batch["frames"], batch["masked"]
         codes, guesses, hidden = self.two_views(frames, masked)
         view1, view2 = codes.float().mean(1).chunk(2)  # (2B, V, K) -> two of (B, K)

@@ -84,7 +84,6 @@ def within_radius(
 
 
 def _draw_lines(axis, lines, dashed):
-    """Draw {label: (x, y)}, a colour each; those that `dashed` names are dashed."""
     for colour, (label, (x, y)) in zip(cycle(LINES), lines.items()):
         axis.plot(x, y, "--" if label in dashed else "-", color=colour, lw=1.8, label=label)
 

@@ -102,7 +102,6 @@ def gates(frames: np.ndarray, openings: Mapping[str, np.ndarray]) -> Figure:
 
 
 def _strips(count):
-    """Return a figure with `count` rows for film strips, one below the other."""
     figure = new_figure(0.42 * count + 0.25)
     figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02, hspace=0.02)
     return figure, figure.subplots(count, squeeze=False)[:, 0]
@@ -147,7 +146,6 @@ def _label(axis, text, colour="black"):
 
 
 def _hide(frames, hidden):
-    """Paint the frames where `hidden` (T,) is True in one light grey."""
     frames = np.array(frames)
     frames[np.asarray(hidden)] = 215
     return frames

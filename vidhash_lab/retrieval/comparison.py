@@ -72,7 +72,6 @@ def compare(
 
 
 def _check_comparable(sides, k):
-    """ValueError unless all evaluations of both sides share queries and protocol and hold k."""
     runs = [run for side in sides for run in side]
     if not all(sides):
         raise ValueError("compare needs at least one evaluation on each side")

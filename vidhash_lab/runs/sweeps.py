@@ -94,7 +94,6 @@ def sweep(
 
 
 def _points(grid):
-    """List the points of a grid, or of grids that follow each other."""
     grids = [grid] if isinstance(grid, Mapping) else grid
     for name, values in itertools.chain(*(g.items() for g in grids)):
         if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
@@ -244,7 +243,6 @@ def _has_begun(folder, token):
 
 @contextlib.contextmanager
 def _backend(backend, n_jobs):
-    """Make joblib use a backend, started first where that is needed."""
     import joblib
 
     with contextlib.ExitStack() as stack:

@@ -98,7 +98,6 @@ def open_backbone(which: str | Path | Backbone | Callable, device: str = "auto")
 
 
 def _library(name):
-    """Import an optional library, or say how to get it."""
     try:
         return import_module(name)
     except Exception as error:  # an installation that does not fit torch fails in many ways

@@ -73,7 +73,6 @@ def _read(path, num_frames, shape, seek):
 
 @contextmanager
 def _open(path):
-    """Open the best video stream of a file for decoding in this thread alone."""
     try:
         # "file:" keeps a colon in a name from being taken for a protocol.
         container = av.open(f"file:{path}", metadata_errors="replace", options=OPTIONS)
@@ -142,7 +141,6 @@ class _Packets:
 
 
 def _list_packets(path, container):
-    """List the packets of a file's video stream without decoding them."""
     packets, most = [], _most_frames(path)
     for p in container.demux(container.streams.best("video")):
         if p.size:

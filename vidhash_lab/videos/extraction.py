@@ -237,7 +237,6 @@ def _read(file, shape, settings):
 
 
 def _describe(clips, backbone, settings):
-    """Describe clips as they come, several at once -> lists of rows."""
     waiting = []
     for clip in clips:
         if isinstance(clip, Row):

@@ -182,7 +182,6 @@ class Parts:
 
 
 def _write_identity(file, files, skipped):
-    """Write which files have rows, and which were skipped, {file: reason}."""
     for keys, own in ((IDENTITY, files), (SKIPPED, skipped)):
         _write_text(file, keys[0], [each.id for each in own])
         file[keys[1]] = np.array([each.size for each in own], np.int64)

@@ -171,7 +171,6 @@ def split_script(config: DigitStoriesConfig, split: str) -> tuple[Tensor, Script
 
 
 def _layout(config, split):
-    """Name the arrays of one split's file -> {name: (shape, type)}."""
     N, T = getattr(config, split), config.num_frames
     return {
         "feats": ((N, T, network.FEATURE_DIM), "float16"),
