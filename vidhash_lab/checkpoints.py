@@ -116,8 +116,7 @@ def load(path: str | Path, method: type[VideoHasher] | None = None) -> VideoHash
     """Read a model that `save` or a checkpoint of `fit` wrote -> the model, in evaluation mode.
 
     A method of your own is named by its class, `load(path, method=MyHasher)`. Raises
-    FileNotFoundError, and `DataError` for another method, damage, or more than tensors and plain
-    values.
+    FileNotFoundError, and `DataError` for another method, damage, or more than tensors and values.
     """
     state = _read(path)
     if not {"method", "config", "model"} <= set(state):

@@ -14,8 +14,7 @@ def masked_reconstruction(predicted: Tensor, frames: Tensor, hidden: Tensor) -> 
     """Mean squared error of hidden frames, summed over two views stacked in the batch.
 
     predicted (2B, M, D) are guesses for the places hidden (2B, M) of frames (B, T, D), view 1
-    first. The sum of the views' means is twice the mean of all. ConMH (AAAI 2023), reconstruction
-    term.
+    first. The sum of the means is twice the mean of all. ConMH (AAAI 2023), reconstruction term.
     """
     video = torch.arange(len(frames), device=frames.device).repeat(2)[:, None]
     return 2 * F.mse_loss(predicted.float(), frames[video, hidden].float())
@@ -82,8 +81,7 @@ def quadruplet(codes: Tensor, similar: Tensor, dissimilar1: Tensor, dissimilar2:
 def nt_xent(codes1: Tensor, codes2: Tensor, temperature: float) -> Tensor:
     """Normalised temperature-scaled cross-entropy of two clips' codes (B, K) of the same videos.
 
-    Each of the 2B codes is to find its partner by cosine similarity. Chen et al., SimCLR, ICML
-    2020; CHAIN (ACM MM 2023), contrastive task.
+    Chen et al., SimCLR, ICML 2020; CHAIN (ACM MM 2023), contrastive task, by cosine similarity.
     """
     codes = F.normalize(torch.cat([codes1, codes2]).float(), dim=1)
     logits = codes @ codes.T / temperature
@@ -100,9 +98,8 @@ def frame_order(logits: Tensor, places: Tensor) -> Tensor:
 def scene_contrast(states: Tensor, scenes: Tensor, temperature: float) -> Tensor:
     """Contrast of frames (B, M, H) with the prototypes of their clip's scenes, numbered (B, M).
 
-    A frame is told from the clip's other prototypes (means of normalised states) by a softmax of
-    cosine similarities; a mean over clips of two scenes or more, or 0. CHAIN, scene change
-    regularisation; Li et al., Prototypical Contrastive Learning, ICLR 2021.
+    A softmax of cosine similarities to means of normalised states; a mean over clips of two scenes
+    or more, or 0. CHAIN, scene change regularisation; Li et al., ICLR 2021.
     """
     states = F.normalize(states.float(), dim=2)
     count = scenes.amax(1) + 1

@@ -78,9 +78,9 @@ def _project(anchors, dim):
 class NeighbourGraph:
     """Tags of pairs of videos, and partners drawn by tag; memory grows as N.
 
-    The level of a pair is the smallest m for which the two share one of their m nearest anchors (N,
-    5). SIMILAR is level 1 to 3 (a video is similar to itself), MIDDLE is level 5, all else OTHER.
-    `DataError` where a video is similar to all, so that it has no dissimilar partner.
+    The level of a pair is the least m for which they share one of their m nearest anchors,
+    `nearest` (N, 5). SIMILAR is level 1 to 3 (a video is similar to itself), MIDDLE is level 5,
+    else OTHER. `DataError` where a video is similar to all, so that it has no dissimilar partner.
     """
 
     def __init__(self, nearest: np.ndarray, num_anchors: int):

@@ -71,8 +71,7 @@ class CHAIN(VideoHasher):
     def sample(self, train, indices, generator):
         """Draw two clips of videos (B,) -> frames (2, B, M, D), places (2, B, M), order (B, M).
 
-        `places` are those in the video. `order` shuffles the first clip: its entry i is the place
-        in the clip of the i-th shuffled frame.
+        `order` shuffles the first clip: its entry i is the place in it of the i-th shuffled frame.
         """
         c, count = self.config, len(indices)
         places = segment_sample(2 * count, c.num_frames, c.clip_frames, generator)

@@ -26,8 +26,7 @@ def precision_recall(
 ) -> Figure:
     """Draw precision over recall by rank, {panel: {label: Evaluation}}, panels side by side.
 
-    `dashed` names baselines; what `shaded` names gets a band from worst to best ties. ValueError
-    for results of different protocols, and for a band of "stable" ties.
+    `shaded` labels get a band, worst to best ties. ValueError for other protocols, "stable" bands.
     """
     figure, axes = new_panels(3.9, len(panels), sharex=True, sharey=True)
     for axis, (title, results) in zip(axes, panels.items()):

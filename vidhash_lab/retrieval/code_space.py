@@ -70,8 +70,7 @@ def project(
 ) -> np.ndarray:
     """Lay packed codes out on a plane by UMAP with the Hamming metric -> (N, 2) float32.
 
-    Nothing is N x N. More `n_neighbors`, 2 to N-1, show more of the whole; `min_dist` is how
-    tightly points may lie. The same seed gives the same map on one machine.
+    More `n_neighbors`, 2 to N-1, show more of the whole; `min_dist` is how tightly points may lie.
     """
     import umap  # compiles for seconds at its import, and only maps need it
 

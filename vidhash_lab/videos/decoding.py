@@ -47,8 +47,7 @@ class Clip:
 def read_clip(path: str | Path, num_frames: int, shape: Shape, seek: bool = True) -> Clip:
     """Read `num_frames` evenly spaced frames of a video file; short videos repeat frames.
 
-    `seek=False` decodes every frame, for the same clip. `BrokenVideo` says why there are no two
-    frames; OSError and MemoryError are the system's.
+    `seek=False` decodes every frame, for the same clip. `BrokenVideo` says what is wrong with it.
     """
     if Path(path).stat().st_size == 0:
         raise BrokenVideo("the file is empty")

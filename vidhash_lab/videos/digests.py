@@ -31,8 +31,7 @@ def file_digest(path: str | Path) -> str:
 def digest(value: object) -> str:
     """Digest a network or function: its parameters, its code, the values that the code refers to.
 
-    Also tensors, arrays, plain values and containers. Other modules' code counts by name.
-    `DataError` where no digest can be taken.
+    Also tensors, arrays, plain values, containers. `DataError` where no digest can be taken.
     """
     found = hashlib.sha256()
     for part in _parts(value, getattr(value, "__module__", None), {}):

@@ -26,9 +26,8 @@ from vidhash_lab.videos.writing import VARIANTS, write_variants
 class NearDuplicates:
     """Hamming distances (N,) of each kind of copy to its original, {how: distances}.
 
-    `unrelated` (N (N - 1) / 2,) are those between different originals. `found` says which share of
-    the copies is nearer to its own original than to any other. `features` is the file of all:
-    rows of one original after the other, each followed by its copies in the order of `distances`.
+    `unrelated` (N (N - 1) / 2,) are those of different originals, `found` the share of copies
+    nearest to their own. `features` is the file of all, each original followed by its copies.
     """
 
     bits: int
