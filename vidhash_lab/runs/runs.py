@@ -63,7 +63,9 @@ def run_notebook(
             iopub_timeout=600, raise_on_iopub_timeout=True,
         )  # fmt: skip
     run = {"notebook": notebook.name, "code": code_hash(executed), "parameters": parameters}
-    run |= {"metrics": recorded_metrics(executed), "seconds": time.perf_counter() - started}
+    run |= {"metrics": {}, "seconds": time.perf_counter() - started}
+    for output in (each for cell in executed.cells for each in cell.get("outputs", [])):
+        run["metrics"] |= output.get("data", {}).get(METRICS_TYPE, {})
     write_run(folder, run)
     return output
 
@@ -122,15 +124,6 @@ def record_metrics(**metrics: float | int | str) -> None:
     shown = {n: f"{v:.3f}" if isinstance(v, float) else v for n, v in metrics.items()}
     text = "\n".join(f"{name} = {value}" for name, value in shown.items())
     display({METRICS_TYPE: metrics, "text/plain": text}, raw=True)
-
-
-def recorded_metrics(notebook: "NotebookNode") -> dict:
-    """Collect what the cells of an executed notebook recorded -> dict."""
-    found = {}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            found |= output.get("data", {}).get(METRICS_TYPE, {})
-    return found
 
 
 def save_figure(figure: "Figure", name: str) -> "Figure":
