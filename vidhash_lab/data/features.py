@@ -99,7 +99,7 @@ class FeatureSet:
         return _finite(self.features, np.atleast_1d(indices))
 
     def view_rows(self, indices: ArrayLike, view: ArrayLike) -> torch.Tensor:
-        """Read a view of each: (B,) videos, (B,) or one number 0 … V-1 -> (B, T, D) float32."""
+        """Read a view (B,), or one for all, of videos (B,) -> (B, T, D) float32, or `DataError`."""
         if self.views is None:
             raise DataError(f"{self.paths[0]}: has no `views`; `num_views` tells whether it has.")
         return _finite(self.views, *np.broadcast_arrays(np.atleast_1d(indices), view))
@@ -213,7 +213,7 @@ def _finite(rows, indices, *view):
 def odd_videos(
     rows: Rows, view: int | None = None, title: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read all, with a bar if it has a title -> videos with non-finite values, all-zero ones."""
+    """Read everything -> videos with non-finite values, all-zero ones; a `title` shows a bar."""
     zeros, bad = [], []
     blocks = np.split(np.arange(len(rows)), range(256, len(rows), 256))
     for indices in tqdm(blocks, desc=title, disable=title is None, leave=False):

@@ -26,7 +26,8 @@ def precision_recall(
 ) -> Figure:
     """Draw precision over recall by rank, {panel: {label: Evaluation}}, panels side by side.
 
-    `shaded` labels get a band, worst to best ties. ValueError for other protocols, "stable" bands.
+    `dashed` names baselines; what `shaded` names gets a band from worst to best ties. ValueError
+    for results of different protocols, and for a band of "stable" ties.
     """
     figure, axes = new_panels(3.9, len(panels), sharex=True, sharey=True)
     for axis, (title, results) in zip(axes, panels.items()):
@@ -43,7 +44,7 @@ def precision_recall(
 
 
 def radius_curves(curves: Mapping[str, Evaluation], *, dashed: Collection[str] = ()) -> Figure:
-    """Draw mean precision, recall and empty queries by radius; ValueError for other protocols."""
+    """Draw mean precision, recall, empty queries by radius; ValueError for different protocols."""
     figure, axes = new_panels(3.3, 3, sharex=True, sharey=True)
     names = ("precision_macro", "recall_macro", "empty")
     radii = {label: result.radius for label, result in curves.items()}

@@ -52,8 +52,8 @@ class Evaluation:
 
     `average_precision[k]` is (Q,); `relevant` (Q,) counts what each query could find. `ranks` (G,)
     are all to 100 (or to the largest k), then a geometric grid up to N; `precision` and `recall`
-    (G,) are means over queries of the top `ranks`, ties broken as in the average precision. Of any
-    ties are `radius` and `histograms`, two (Q, K+1): items at each distance, the relevant of them.
+    (G,) are means over queries of the top `ranks`, with ties as in the average precision. `radius`
+    and `histograms`, two (Q, K+1) of all items and of the relevant ones, do not depend on ties.
     """
 
     average_precision: dict[int, np.ndarray]
@@ -91,7 +91,7 @@ class Evaluation:
         return np.interp(recall, [0.0, *self.recall], [self.precision[0], *self.precision])
 
     def with_ties(self, ties: str) -> "Evaluation":
-        """Break ties otherwise, from the same histograms; ValueError for "stable" from others."""
+        """Evaluate with other ties, from the same histograms; ValueError for "stable"."""
         if ties == self.ties:
             return self
         _check_choices(ties=ties)

@@ -43,7 +43,7 @@ class Backbone:
     describe: Callable[[Tensor], Tensor]
     name: str
     frame_size: int = 224
-    kept: float = 1.0
+    kept: float = 1.0  # the share of a picture's shorter side that is shown to it
     grey: bool = False
     device: torch.device | str = "cpu"
 
