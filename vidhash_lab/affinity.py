@@ -106,7 +106,7 @@ def _with_preference(similarities, damping, preference):
 # The fast mathematics lets sums run in vector registers.
 @njit(fastmath={"nnan", "nsz", "reassoc"}, nogil=True, cache=True)
 def exchange(similarity, damping, iterations, exemplars):
-    """Exchange messages of one video (M, M), by candidate; fill in exemplars -> is it done?"""
+    """Exchange messages of one video (M, M), by candidate; fill in `exemplars` -> converged?"""
     total, rival = similarity.copy(), similarity.copy()
     first, second = np.empty(len(total)), np.empty(len(total))  # of each frame's candidates
     frames, step, steady = len(total), 1 - damping, 0

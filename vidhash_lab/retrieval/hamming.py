@@ -56,7 +56,7 @@ def _check_labelled(query_labels, labels):
 
 
 def checked_words(query_codes, database_codes, query_labels, database_labels, exclude_self=False):
-    """Check codes and labels -> what `count_distances` takes; `exclude_self`: i is item i."""
+    """Check codes and labels for `count_distances`; with `exclude_self`, query i skips item i."""
     codes = _check_both_codes(query_codes, database_codes)
     _check_labelled(query_labels, database_labels)
     labels = np.asarray(query_labels), np.asarray(database_labels)

@@ -23,7 +23,7 @@ BACKBONE = "digits, 128 ReLU activations, standard deviation 1"  # what feature 
 
 
 class DigitNetwork(nn.Module):
-    """Three convolutions, a hidden layer (the features) and ten logits; `norm` only to learn."""
+    """Three convolutions, a hidden layer (the features) and ten logits; `norm` is for training."""
 
     def __init__(self, norm: type[nn.Module] = nn.Identity):
         super().__init__()
