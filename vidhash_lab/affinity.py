@@ -9,13 +9,10 @@ messages (Frey and Dueck, Clustering by Passing Messages Between Data Points, Sc
     total(k, k) <- rival(k, k) + support(k)
 
 where rival and total move only the share 1 - damping of the way to their new values. The paper's
-responsibility is s - rival, its availability total - s; frame k is an exemplar while
-total(k, k) > rival(k, k).
-
-The rest follows scikit-learn's `AffinityPropagation`, with two differences. First, scikit-learn
-breaks ties by random noise; symmetric similarities are full of ties (two frames alone in a scene
-stand for each other equally well), and here the earlier frame wins, see TIE. Second, a video that
-has not converged after the last iteration is one scene here; scikit-learn keeps its last state.
+responsibility is s - rival, its availability total - s; frame k is an exemplar while total(k, k) >
+rival(k, k). The rest is scikit-learn's, but for two things: of frames that stand for each other
+equally well the earlier wins (see TIE; there, noise decides), and a video that has not converged is
+one scene.
 """
 
 import warnings
@@ -53,41 +50,35 @@ def affinity_propagation(
     """Find scenes by similarities (B, M, M) -> exemplars (B, M) bool, labels (B, M) int64.
 
     `exemplars` marks the one frame that stands for each of S scenes, `labels` numbers the scenes
-    0..S-1 in the order of these frames. A video that has not converged is one scene, its exemplar
-    the frame of the highest summed similarity. A video whose frames are all equally similar is one
-    scene too, unless the preference is higher still: then each frame is its own. Computed in
-    float64 without gradient; no video depends on the others.
+    0..S-1 in the order of these frames. A video that has not converged, of which `NotConverged`
+    warns, is one scene, its exemplar the frame of the highest summed similarity. Equally similar
+    frames are one scene too, unless the preference is higher still: then each is its own.
+    Computed in float64 on the CPU, without gradient; no video depends on the others.
 
-    Args:
-        damping: share of the old message that is kept, at least 0.5 and less than 1.
-        iterations: rounds of messages at most.
-        preference: replaces the diagonal, the higher, the more scenes; one number, or one for each
-            video (B,); None is the median of each matrix.
-
-    Raises:
-        ValueError: a wrong shape, damping or preference, or similarities that are not finite.
-
-    Warns:
-        NotConverged: some videos have not converged; the warning lists them.
+    `damping`, at least 0.5 and less than 1, is the share of the old message that is kept in each
+    of at most `iterations` rounds. `preference` replaces the diagonal, the higher, the more scenes:
+    one number, or one a video (B,); None is the median of each matrix. ValueError for a wrong
+    shape, damping or preference, and for similarities that are not finite.
     """
+    device = similarities.device
     similarities = _with_preference(similarities, damping, preference)
     preference, frames = similarities[:, 0, 0].clone(), similarities.shape[1]
-    diagonal = torch.eye(frames, dtype=torch.bool, device=similarities.device)
+    diagonal = torch.eye(frames, dtype=torch.bool)
     lowest = similarities.masked_fill(diagonal, torch.inf).amin((1, 2))
     alike = lowest >= similarities.masked_fill(diagonal, -torch.inf).amax((1, 2))
 
-    loss = TIE * torch.arange(frames, dtype=torch.float64, device=similarities.device).sqrt()
+    loss = TIE * torch.arange(frames, dtype=torch.float64).sqrt()
     similarities -= similarities.abs().amax((1, 2), keepdim=True) * loss
     exemplars = (alike & (preference > lowest))[:, None].repeat(1, frames)
-    rest = (~alike).nonzero()[:, 0]
-    if len(rest):
-        exchange = _exchange_compiled if similarities.device.type == "cpu" else _exchange
-        exemplars[rest] = exchange(similarities[rest], damping, iterations)
+    # In one thread: a parallel loop would reset torch's threads.
+    by_candidate, found = similarities.mT.contiguous().numpy(), exemplars.numpy()  # a view
+    for video in np.flatnonzero(~alike):
+        found[video] &= exchange(by_candidate[video], damping, iterations, found[video])
     lost = ~(alike | exemplars.any(1))
     if lost.any():
         videos = lost.nonzero()[:, 0].tolist()
         warnings.warn(NotConverged(videos, len(lost), iterations), stacklevel=2)
-    return _scenes(similarities, exemplars)
+    return tuple(found.to(device) for found in _scenes(similarities, exemplars))
 
 
 def _with_preference(similarities, damping, preference):
@@ -96,7 +87,7 @@ def _with_preference(similarities, damping, preference):
         raise ValueError(f"similarities must be (B, M, M), not {tuple(similarities.shape)}")
     if not 0.5 <= damping < 1:
         raise ValueError(f"damping must be at least 0.5 and less than 1, not {damping}")
-    similarities = similarities.detach().to(torch.float64, copy=True)
+    similarities = similarities.detach().to("cpu", torch.float64, copy=True)
     odd = ~similarities.sum((1, 2)).isfinite()
     if odd.any():
         raise ValueError(f"similarities of video {int(odd.nonzero()[0])} are NaN or infinite")
@@ -106,61 +97,16 @@ def _with_preference(similarities, damping, preference):
         preference = sum(flat.kthvalue(rank).values for rank in middle) / len(middle)
     preference = torch.as_tensor(preference).detach().to(similarities)
     if preference.shape not in ((), similarities.shape[:1]) or not preference.isfinite().all():
-        raise ValueError(
-            f"preference must be finite, one number or one for each video ({len(similarities)},), "
-            f"not of shape {tuple(preference.shape)} or with NaN"
-        )
-    _diagonal(similarities).copy_(preference[..., None])
+        wanted = f"finite, one number or one for each video ({len(similarities)},)"
+        raise ValueError(f"preference must be {wanted}, not {tuple(preference.shape)} or NaN")
+    similarities.diagonal(dim1=1, dim2=2).copy_(preference[..., None])
     return similarities
-
-
-def _diagonal(matrices):
-    """View the diagonals (B, M) of (B, M, M)."""
-    return matrices.diagonal(dim1=1, dim2=2)
-
-
-def _exchange(similarities, damping, iterations):
-    """Exchange messages on any device -> exemplars (B, M) bool; a video not converged has none."""
-    total, rival = similarities.clone(), similarities.clone()
-    exemplars = torch.zeros_like(_diagonal(total), dtype=torch.bool)
-    before, steady = exemplars, exemplars.new_zeros(len(exemplars), dtype=torch.int64)
-    for iteration in range(iterations):
-        best, candidate = total.topk(2, dim=2)
-        others = best[:, :, :1].expand_as(total).scatter(2, candidate[:, :, :1], best[:, :, 1:])
-        rival.lerp_(others, 1 - damping)
-        responsibility = similarities - rival
-        support = responsibility.clamp(min=0)
-        _diagonal(support).copy_(_diagonal(responsibility))
-        support = support.sum(1, keepdim=True)
-        backed = rival + support
-        update = torch.minimum(similarities + support.clamp(max=0), backed)
-        _diagonal(update).copy_(_diagonal(backed))
-        total.lerp_(update, 1 - damping)
-
-        now = _diagonal(total) > _diagonal(rival)
-        steady = torch.where((now == before).all(1), steady + 1, 1)
-        before = now
-        if iteration >= STEADY:  # never earlier, as scikit-learn
-            # Of videos that have converged before, the exemplars stay as they were then.
-            exemplars |= now & ((steady >= STEADY) & ~exemplars.any(1))[:, None]
-            if exemplars.any(1).all():
-                break
-    return exemplars
-
-
-def _exchange_compiled(similarities, damping, iterations):
-    """Do as `_exchange`, for tensors on the CPU, where it is about thirty times as fast."""
-    exemplars = np.zeros(similarities.shape[:2], np.bool_)
-    # In one thread: a parallel loop would reset torch's threads.
-    for row, similarity in zip(exemplars, similarities.mT.contiguous().numpy()):
-        row &= _exchange_video(similarity, damping, iterations, row)
-    return torch.from_numpy(exemplars)
 
 
 # The fast mathematics lets sums run in vector registers.
 @njit(fastmath={"nnan", "nsz", "reassoc"}, nogil=True, cache=True)
-def _exchange_video(similarity, damping, iterations, exemplars):
-    """Fill in the exemplars (M,) of one video, (M, M) by candidate -> whether it converged."""
+def exchange(similarity, damping, iterations, exemplars):
+    """Exchange messages of one video (M, M), by candidate; fill in `exemplars` -> converged?"""
     total, rival = similarity.copy(), similarity.copy()
     first, second = np.empty(len(total)), np.empty(len(total))  # of each frame's candidates
     frames, step, steady = len(total), 1 - damping, 0
@@ -193,10 +139,7 @@ def _exchange_video(similarity, damping, iterations, exemplars):
 
 
 def _scenes(similarities, exemplars):
-    """Choose anew within each exemplar's scene, then join frames to them -> exemplars, labels.
-
-    All frames are one scene where there is no exemplar.
-    """
+    """Choose anew within each exemplar's scene, then join frames to them -> exemplars, labels."""
     scene = _nearest(similarities, exemplars)
     together = scene[:, :, None] == scene[:, None]
     inner = (similarities * together).sum(1, keepdim=True)  # of a frame's scene to that frame
@@ -208,4 +151,4 @@ def _scenes(similarities, exemplars):
 def _nearest(similarities, exemplars):
     """Return the exemplar of each frame (B, M) int64; frame 0 where there is none."""
     nearest = similarities.where(exemplars[:, None], -torch.inf).argmax(2)
-    return torch.arange(nearest.shape[1], device=nearest.device).where(exemplars, nearest)
+    return torch.arange(nearest.shape[1]).where(exemplars, nearest)

@@ -24,9 +24,8 @@ from vidhash_lab.models.hasher import VideoHasher
 class History(list):
     """One dict an epoch: epoch, every loss term, their sum, seconds, threads, videos a second.
 
-    `prepare_seconds` is what came before the first epoch: structures, a first stage, or all the
-    training of a method without weights, whose history has no epochs. What `prepare` found kept
-    from another run counts as long as it took when it was found.
+    `prepare_seconds` is what came before the first epoch, or all the training of a method without
+    weights. What `prepare` found kept counts as long as it took when it was found.
     """
 
     def __init__(self, epochs: Iterable[dict] = (), prepare_seconds: float = 0.0):
@@ -82,10 +81,9 @@ class Run:
             ours = json.loads(json.dumps(ours | {"method": method_name(type(self.model))}))
             theirs = json.loads(state["recipe"]) | {"config": json.loads(state["config"])}
             theirs |= {"method": state["method"]}
+            both = {name: (theirs.get(name), value) for name, value in ours.items()}
             odd = [
-                f"{name} was {theirs.get(name)}, now {value}"
-                for name, value in ours.items()
-                if value != theirs.get(name)
+                f"{name} was {old}, now {new}" for name, (old, new) in both.items() if new != old
             ]
             if odd:
                 raise DataError(
@@ -117,9 +115,8 @@ def save(model: VideoHasher, path: str | Path) -> None:
 def load(path: str | Path, method: type[VideoHasher] | None = None) -> VideoHasher:
     """Read a model that `save` or a checkpoint of `fit` wrote -> the model, in evaluation mode.
 
-    A method of your own is named by its class, `load(path, method=MyHasher)`: nothing is imported
-    on a file's word. Raises FileNotFoundError, and `DataError` for a file of another method, a
-    damaged one, or one that holds more than tensors and plain values.
+    A method of your own is named by its class, `load(path, method=MyHasher)`. Raises
+    FileNotFoundError, and `DataError` for another method, damage, or more than tensors and values.
     """
     state = _read(path)
     if not {"method", "config", "model"} <= set(state):
@@ -161,11 +158,9 @@ def method_name(method: type[VideoHasher]) -> str:
 def load_released(method: str, path: str | Path, **assumed) -> VideoHasher:
     """Read a checkpoint of a method's released implementation -> the model, in evaluation mode.
 
-    Args:
-        method: "conmh", "mcmsh", "bth", or "autossvh", whose encoder is ConMH's.
-        assumed: what the file does not hold; see `from_released` of the method's class.
-
-    Raises ValueError for another method, FileNotFoundError, and `DataError` for other weights.
+    `method` is "conmh", "mcmsh", "bth", or "autossvh", whose encoder is ConMH's; `assumed` is what
+    the file does not hold, see the class's `from_released`. Raises ValueError for another method,
+    FileNotFoundError, and `DataError` for other weights.
     """
     known = {name: each for name, each in METHODS.items() if hasattr(each, "from_released")}
     builders = {name: each.from_released for name, each in known.items()}
@@ -201,9 +196,8 @@ def _real(state, path):
 
 
 def _same(state, other):
-    return state.keys() == other.keys() and all(
-        torch.equal(state[key].cpu(), other[key]) for key in state
-    )
+    equal = (torch.equal(state[key].cpu(), other[key]) for key in state)
+    return state.keys() == other.keys() and all(equal)
 
 
 def _model_state(model):

@@ -1,9 +1,8 @@
 """Published numbers of the field, each with the place it was read at.
 
-`published.csv` has one row a number: method, variant (of an ablation), dataset, bits, metric,
-value, source. Numbers can be compared with one's own only on the same data set, with the same
-protocol: divided by K (`denominator="k"`), query and database as the source has them, ties in
-whatever order its sort left them.
+`published.csv` has one row a number. Compare them only on the same data set, with the same
+protocol: divided by K (`denominator="k"`), query and database as the source has them, ties as its
+sort left them.
 """
 
 import csv
@@ -27,8 +26,7 @@ class Published:
 def published(**wanted) -> list[Published]:
     """List the published numbers whose fields are the wanted ones, in the order of the file.
 
-    For example published(method="ConMH", dataset="FCVID", bits=64, metric="mAP@20"). A field that
-    there is not is a TypeError; no number that fits is an empty list.
+    For example published(method="ConMH", dataset="FCVID", bits=64, metric="mAP@20").
     """
     unknown = set(wanted) - set(Published.__dataclass_fields__)
     if unknown:

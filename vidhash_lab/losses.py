@@ -1,7 +1,6 @@
 """Losses as pure functions of tensors; each returns one scalar, without its weight.
 
-B videos in a batch, T frames per video, M frames per clip, or hidden per view, D feature width,
-H hidden width, K bits.
+B videos, T frames each, M of a clip or hidden, D feature width, H hidden width, K bits.
 """
 
 import math
@@ -14,10 +13,8 @@ from torch import Tensor
 def masked_reconstruction(predicted: Tensor, frames: Tensor, hidden: Tensor) -> Tensor:
     """Mean squared error of hidden frames, summed over two views stacked in the batch.
 
-    predicted (2B, M, D) are the M hidden frames of B videos as guessed under view 1, then under
-    view 2; frames (B, T, D) the videos; hidden (2B, M) the places of the hidden frames. Both views
-    hide M frames, so the sum of their means is twice the mean of all.
-    ConMH (AAAI 2023), reconstruction term.
+    predicted (2B, M, D) are guesses for the places hidden (2B, M) of frames (B, T, D), view 1
+    first. The sum of the means is twice the mean of all. ConMH (AAAI 2023), reconstruction term.
     """
     video = torch.arange(len(frames), device=frames.device).repeat(2)[:, None]
     return 2 * F.mse_loss(predicted.float(), frames[video, hidden].float())
@@ -30,9 +27,8 @@ def debiased_contrastive(
 
     With n = 2B - 2 negatives and similarities s = exp(cosine / temperature),
     N_g = max((sum s_neg - tau_plus n s_pos) / (1 - tau_plus), n exp(-1 / temperature)) and
-    loss = mean -log(s_pos / (s_pos + N_g)): `tau_plus` is the probability that a "negative" is of
-    the same class after all. Under bfloat16 autocast similarities are
-    bfloat16. Chuang et al., Debiased Contrastive Learning, NeurIPS 2020, eq. 8.
+    loss = mean -log(s_pos / (s_pos + N_g)): a "negative" is of the same class with probability
+    `tau_plus`. Chuang et al., Debiased Contrastive Learning, NeurIPS 2020, eq. 8.
     """
     view1, view2 = F.normalize(view1.float(), dim=1), F.normalize(view2.float(), dim=1)
     views = torch.cat([view1, view2])  # (2B, K)
@@ -48,18 +44,12 @@ def debiased_contrastive(
 
 
 def cluster(states: Tensor, target: Tensor) -> Tensor:
-    """Mean squared distance of mean hidden states (B, T, H) to their videos' anchors (B, H).
-
-    MCMSH (ACM MM 2022), structure of clusters; BTH (CVPR 2021) calls it mu.
-    """
+    """MCMSH's and BTH's mean squared distance of mean states (B, T, H) to anchors (B, H)."""
     return F.mse_loss(states.mean(1, dtype=torch.float32), target)
 
 
 def similarity(codes1: Tensor, codes2: Tensor, label: Tensor) -> Tensor:
-    """Mean of (y - <h1, h2> / K)^2 over pairs of codes (B, K); y (B,) is +1 or -1.
-
-    MCMSH, structure of similarity; BTH's neighbour loss.
-    """
+    """MCMSH's and BTH's mean of (y - <h1, h2> / K)^2 over codes (B, K); y (B,) is +1 or -1."""
     agreement = (codes1 * codes2).mean(1)
     return F.mse_loss(agreement, label)
 
@@ -68,8 +58,7 @@ def quantisation(codes: Tensor) -> Tensor:
     """Mean squared distance of relaxed codes (B, K) to their signs, without a gradient.
 
     In MCMSH's code, not in its paper. There the sign passes its gradient straight through, which
-    cancels the other half: the term is shown and moves nothing, and so it is here. With the sign as
-    a constant it would pull codes to +-1, and without the cluster loss all to the same ones:
+    cancels the other half: the term moves nothing, and so it is here. With the sign as a constant,
     similarity alone fell from mAP@20 0.16 to 0.01 on the digit stories, quadruplets from 0.40.
     """
     return F.mse_loss(codes, torch.where(codes >= 0, 1.0, -1.0)).detach()
@@ -79,8 +68,7 @@ def quadruplet(codes: Tensor, similar: Tensor, dissimilar1: Tensor, dissimilar2:
     """Mean hinge loss of relaxed codes (B, K) of four: h, s like it, d1 and d2 unlike it.
 
     relu(K/4 + |h - s|^2 - |h - d1|^2) + relu(K/64 + |h - s|^2 - |d1 - d2|^2): s is to be nearer
-    than d1 by a wide margin, and than two dissimilar ones are to each other by a narrow one.
-    MCMSH (ACM MM 2022), structure of quadruplets.
+    than d1, and than d1 and d2 are to each other. MCMSH (ACM MM 2022), structure of quadruplets.
     """
     bits = codes.shape[1]
     near, far, apart = (
@@ -93,9 +81,7 @@ def quadruplet(codes: Tensor, similar: Tensor, dissimilar1: Tensor, dissimilar2:
 def nt_xent(codes1: Tensor, codes2: Tensor, temperature: float) -> Tensor:
     """Normalised temperature-scaled cross-entropy of two clips' codes (B, K) of the same videos.
 
-    Each of the 2B codes is to find its partner among the 2B - 1 others, by cosine similarity.
-    Chen et al., A Simple Framework for Contrastive Learning (SimCLR), ICML 2020; CHAIN (ACM MM
-    2023), contrastive task.
+    Chen et al., SimCLR, ICML 2020; CHAIN (ACM MM 2023), contrastive task, by cosine similarity.
     """
     codes = F.normalize(torch.cat([codes1, codes2]).float(), dim=1)
     logits = codes @ codes.T / temperature
@@ -105,20 +91,15 @@ def nt_xent(codes1: Tensor, codes2: Tensor, temperature: float) -> Tensor:
 
 
 def frame_order(logits: Tensor, places: Tensor) -> Tensor:
-    """Cross-entropy of guessed places (B, M, M), frame by candidate, to the true ones (B, M).
-
-    Chance is log M. CHAIN, frame order verification.
-    """
+    """Cross-entropy of guessed places (B, M, M) to the true ones (B, M); CHAIN, frame order."""
     return F.cross_entropy(logits.float().flatten(0, 1), places.flatten())
 
 
 def scene_contrast(states: Tensor, scenes: Tensor, temperature: float) -> Tensor:
     """Contrast of frames (B, M, H) with the prototypes of their clip's scenes, numbered (B, M).
 
-    A prototype is the mean of its frames' normalised states; a frame's own is told from the clip's
-    others by a softmax of cosine similarities. A mean over the clips of two scenes or more; 0 where
-    there are none. CHAIN, scene change regularisation; Li et al., Prototypical Contrastive
-    Learning, ICLR 2021.
+    A softmax of cosine similarities to means of normalised states; a mean over clips of two scenes
+    or more, or 0. CHAIN, scene change regularisation; Li et al., ICLR 2021.
     """
     states = F.normalize(states.float(), dim=2)
     count = scenes.amax(1) + 1

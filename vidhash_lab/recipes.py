@@ -61,9 +61,7 @@ def published_recipe(method: str, dataset: str) -> tuple[dict, dict]:
     """Return the published (sizes, recipe) of a method on a data set, dicts of one's own.
 
     `sizes` are fields for `Method.for_dataset(dataset, bits=…, **sizes)`, `recipe` arguments of
-    `fit`. For example published_recipe("conmh", "fcvid"). Seed, device and precision are left to
-    `fit`; the released code computes in float32, `precision="32-true"`. Raises ValueError for a
-    pair that has no published recipe.
+    `fit`; released code computes in `precision="32-true"`. ValueError for a pair without a recipe.
     """
     if (method, dataset) not in RECIPES:
         there = ", ".join(f"{m} on {d}" for m, d in RECIPES)

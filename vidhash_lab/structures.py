@@ -45,33 +45,23 @@ ROUNDS = 20  # of k-means at most; the released script stops after 17
 
 @dataclass(frozen=True)
 class Structures:
-    """Anchors (A, W) float32 and the five nearest of each video (N, 5) int32, nearest first.
-
-    `saved_seconds` is what finding them took when they were read from a file, else 0.
-    """
+    """Anchors (A, W) float32 and the five nearest of each video (N, 5) int32, nearest first."""
 
     anchors: np.ndarray
     nearest: np.ndarray
-    saved_seconds: float = 0.0
+    saved_seconds: float = 0.0  # what finding them took, where they were read from a file
 
     def nearest_anchors(self, hidden_dim: int | None = None) -> torch.Tensor:
-        """Look up each video's nearest anchor -> (N, W) float32, or by PCA of the anchors (N, H).
-
-        Where H is more than the components there are, the rest is zero: distances stay.
-        """
+        """Look up each video's nearest anchor (N, W), or by PCA, filled up with zeros (N, H)."""
         anchors = self.anchors if hidden_dim is None else _project(self.anchors, hidden_dim)
         return torch.from_numpy(anchors[self.nearest[:, 0]].astype(np.float32))
 
     def graph(self) -> "NeighbourGraph":
-        """Return the graph of these neighbours."""
         return NeighbourGraph(self.nearest, len(self.anchors))
 
 
 def _project(anchors, dim):
-    """Project anchors (A, W) on their first `dim` principal components -> (A, dim) float64.
-
-    The largest loading of a component is positive, as in scikit-learn.
-    """
+    """Project anchors (A, W) on principal components, signs as scikit-learn's -> (A, dim)."""
     from scipy.linalg import eigh  # imported where it is used: it takes a while
 
     components, last = min(dim, *anchors.shape), len(anchors) - 1
@@ -88,15 +78,9 @@ def _project(anchors, dim):
 class NeighbourGraph:
     """Tags of pairs of videos, and partners drawn by tag; memory grows as N.
 
-    The level of a pair is the smallest m for which the two share one of their m nearest anchors.
-    SIMILAR is level 1 to 3 (a video is similar to itself), MIDDLE is level 5, all else OTHER.
-
-    Args:
-        nearest: the nearest anchors of each video (N, 5), nearest first.
-        num_anchors: how many anchors there are.
-
-    Raises:
-        DataError: a video is similar to all, so that it has no dissimilar partner.
+    The level of a pair is the least m for which they share one of their m nearest anchors,
+    `nearest` (N, 5). SIMILAR is level 1 to 3 (a video is similar to itself), MIDDLE is level 5,
+    else OTHER. `DataError` where a video is similar to all, so that it has no dissimilar partner.
     """
 
     def __init__(self, nearest: np.ndarray, num_anchors: int):
@@ -110,8 +94,7 @@ class NeighbourGraph:
         if without.any():
             raise DataError(
                 f"video {int(without.nonzero()[0])} is similar to all {len(self)} videos: with "
-                f"{num_anchors} anchors, all share one with it. Use more anchors, or leave out "
-                "videos that are identical."
+                f"{num_anchors} anchors, all share one. Use more, or leave out identical videos."
             )
 
     def __len__(self) -> int:
@@ -131,16 +114,11 @@ class NeighbourGraph:
         return self._draw(videos, generator, SIMILAR)
 
     def dissimilar(
-        self,
-        videos: torch.Tensor,
-        generator: torch.Generator,
-        unlike: torch.Tensor | None = None,
+        self, videos: torch.Tensor, generator: torch.Generator, unlike: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Draw for each video (B,) one at middle distance -> (B,).
+        """Draw for each video (B,) one at middle distance, else any that is not similar -> (B,).
 
-        Where no video is at middle distance, all that are not similar are drawn from. A drawn
-        video that is similar to its `unlike` (B,) is drawn once more, and kept then. Both are as in
-        the released code.
+        One that is similar to its `unlike` (B,) is drawn once more, as in the released code.
         """
         drawn = self._draw(videos, generator, MIDDLE)
         if unlike is not None:
@@ -156,10 +134,7 @@ class NeighbourGraph:
 def draw_pairs(
     graph: NeighbourGraph, videos: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw partners for videos (B,) -> partners (B,) and labels (B,) float32.
-
-    Half of the partners are similar (label +1), half are dissimilar (-1).
-    """
+    """Draw partners for videos (B,) -> partners (B,), half of them similar, and labels ±1 (B,)."""
     alike = torch.rand(len(videos), generator=generator) < 0.5
     partners = torch.empty_like(videos)
     partners[alike] = graph.similar(videos[alike], generator)
@@ -177,16 +152,10 @@ def find_structures(
 ) -> Structures:
     """Find the anchors of a feature set and each video's nearest five.
 
-    They are kept in `structures/` beside the feature file (in the cache folder where that cannot
-    be written), under a key of the fingerprint of `train`, `num_anchors`, `seed` and `recipe`. A
-    kept file that is damaged is a warning, and written anew.
-
-    Args:
-        points: function of `train` -> (N, W) float32; None = mean features of each video.
-        recipe: what the points are made of, in words; other words, other structures.
-
-    Raises:
-        DataError: there are too few different videos.
+    They are kept in `structures/` beside the feature file (else in the cache folder), by the
+    fingerprint of `train`, `num_anchors`, `seed` and `recipe`, what the points are made of, in
+    words. `points` maps `train` to (N, W) float32; None = mean features. A damaged file is a
+    warning, and written anew. `DataError` where there are too few different videos.
     """
     made_of = json.dumps([train.fingerprint(), num_anchors, seed, recipe])
     key = hashlib.sha256(made_of.encode()).hexdigest()[:16]
@@ -224,11 +193,7 @@ def video_means(train: FeatureSet) -> np.ndarray:
 
 
 def find_anchors(points: np.ndarray, num_anchors: int, seed: int = 0) -> np.ndarray:
-    """Cluster points (N, W) float32 by k-means -> anchors (A, W), each the nearest of some point.
-
-    Raises:
-        DataError: there are fewer different points than anchors, or fewer than five anchors.
-    """
+    """Cluster points (N, W) float32 -> anchors (A, W), or `DataError` for too few points."""
     import faiss
 
     distinct = len({hash(point.tobytes()) for point in points})
@@ -262,10 +227,8 @@ def _fill_empty(points, anchors):
             return anchors
         farthest = np.argsort(distances[:, 0], kind="stable")[::-1]
         anchors[empty] = points[farthest[: len(empty)]]
-    raise DataError(
-        f"k-means leaves {len(empty)} of {len(anchors)} anchors without videos: many videos are "
-        "nearly identical. Use fewer anchors."
-    )
+    problem = f"k-means leaves {len(empty)} of {len(anchors)} anchors without videos"
+    raise DataError(f"{problem}: many videos are nearly identical. Use fewer anchors.")
 
 
 @njit(nogil=True, cache=True)
@@ -299,10 +262,7 @@ def _tags(videos, nearest, starts, members, ranks):
 
 @njit(nogil=True, cache=True)
 def _draw(videos, uniform, tag, nearest, starts, members, ranks):
-    """Draw uniformly among the videos of `tag`, or else among all that are not similar -> (B,).
-
-    N, one past the last video, stands where all videos are similar.
-    """
+    """Draw among videos of `tag`, else all not similar -> (B,), N where all videos are similar."""
     out = np.empty(len(videos), np.int64)
     levels = np.full(len(nearest), UNSEEN, np.uint8)
     touched = np.empty(len(nearest), np.int64)

@@ -73,14 +73,12 @@ def fit(
         device: "auto", "cpu", "cuda", "mps".
         precision: "auto" is bfloat16 autocast where the hardware has it, else "32-true".
         checkpoint: a file written after each epoch, to a temporary name, then renamed.
-        resume: go on from `checkpoint` where it exists: bit for bit on one machine with the same
-            number of threads, which the history keeps (another number rounds sums otherwise).
+        resume: go on from `checkpoint`, bit for bit with the same machine and number of threads.
         on_epoch: called with the epoch's row of the history, after its checkpoint is written.
 
     The model comes back in evaluation mode, on the device it was on. Raises ValueError for
     arguments that do not fit, and `NonFiniteLoss`: on a CPU before the step that would spoil the
-    weights, on a GPU within half a second, since a look at every loss would make it wait. It and
-    an interrupt leave the checkpoint of the last whole epoch.
+    weights, on a GPU within half a second. The checkpoint of the last whole epoch stays.
     """
     from lightning_fabric import Fabric  # takes half a second to import
 

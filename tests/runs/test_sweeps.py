@@ -76,7 +76,7 @@ def quick_runs(monkeypatch):
         np.savez(folder / "codes.npz", codes=np.arange(9))
         write_run(folder, {"parameters": parameters, "metrics": {"run": len(made)}})
 
-    monkeypatch.setattr(sweeps, "run_notebook", run_notebook)
+    monkeypatch.setattr(sweeps.runs, "run_notebook", run_notebook)
     return made
 
 
@@ -109,7 +109,7 @@ def test_a_notebook_that_is_saved_while_it_runs_runs_as_it_was(notebook, tmp_pat
         notebook.write_text(before.replace("number ** 2, threads", "7, threads"))
         write_run(folder, {"metrics": {"square": 1}})
 
-    monkeypatch.setattr(sweeps, "run_notebook", run_notebook)
+    monkeypatch.setattr(sweeps.runs, "run_notebook", run_notebook)
     table = sweep(notebook, {"number": [1, 2]}, tmp_path / "runs")
     assert table["status"].tolist() == ["done", "done"] and seen == [before, before]
     assert sweep(notebook, {"number": [1, 2]}, tmp_path / "runs")["status"].tolist() == ["done"] * 2
@@ -166,7 +166,7 @@ def test_runs_of_another_version_of_the_package_are_not_kept(
         (package / "a.py").write_text("a = 3")
         write_run(folder, {"metrics": {}})
 
-    monkeypatch.setattr(sweeps, "run_notebook", run_notebook)
+    monkeypatch.setattr(sweeps.runs, "run_notebook", run_notebook)
     table = sweep(notebook, {"number": [3]}, tmp_path / "runs")
     assert table["status"][0] == "failed" and "changed while it ran" in table["error"][0]
 
@@ -182,7 +182,7 @@ def test_a_full_disk_is_a_row(notebook, tmp_path, quick_runs, monkeypatch):
 
 
 def test_a_run_that_leaves_nothing_has_failed(notebook, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweeps, "run_notebook", lambda *args, **options: None)
+    monkeypatch.setattr(sweeps.runs, "run_notebook", lambda *args, **options: None)
     table = sweep(notebook, {"number": [2]}, tmp_path / "runs")
     assert table["status"][0] == "failed" and "metrics.json" in table["error"][0]
 
@@ -207,7 +207,7 @@ def test_two_sweeps_of_one_folder_share_their_runs(notebook, tmp_path, monkeypat
         return FileLock(*arguments, **options)
 
     threads, arguments = [], (notebook, {"number": [1]}, tmp_path / "runs")
-    monkeypatch.setattr(sweeps, "run_notebook", run_notebook)
+    monkeypatch.setattr(sweeps.runs, "run_notebook", run_notebook)
     monkeypatch.setattr(sweeps, "FileLock", acquire)
     first = sweep(*arguments)
     threads[0].join()

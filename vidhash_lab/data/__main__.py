@@ -2,9 +2,8 @@
 
     python -m vidhash_lab.data ROOT
 
-It recognises the files of FCVID, ActivityNet, YFCC, UCF101 and HMDB51 and the kit's own, reads all
-of them once, and says per file what is there and per set whether it can be worked with. The exit
-code is 1 where something is wrong.
+It reads all files of FCVID, ActivityNet, YFCC, UCF101, HMDB51 and the kit's own once, and says what
+is there and whether it can be worked with. The exit code is 1 where something is wrong.
 """
 
 import argparse

@@ -1,10 +1,7 @@
 """Temporally consistent spatial augmentation: one random draw per clip, for all of its frames.
 
-A clip is cropped to a part of its picture, enlarged to its old size again, and made brighter or
-darker; what moves in it moves as before. There are no flips: a mirrored 2 is no 2, and mirrored
-writing cannot be read.
-
-B clips, T frames a clip, C channels (1 or 3), h x w pixels.
+A clip of T frames is cropped, enlarged to its old size again, and made brighter or darker; what
+moves in it moves as before. There are no flips: mirrored writing cannot be read.
 """
 
 import torch
@@ -16,16 +13,10 @@ BRIGHTNESS = (0.8, 1.2)  # what every pixel is multiplied by, up to white
 
 
 def augment_clips(clips: Tensor, generator: torch.Generator) -> Tensor:
-    """Crop and brighten clips, (B, T, C, h, w) floats in [0, 1] -> the same shape and type.
-
-    The draws come from `generator`, which moves on: another call gives other views, the same seed
-    gives the same. Raises ValueError for clips of another shape or type.
-    """
+    """Crop and brighten clips, (B, T, C, h, w) floats in [0, 1], by draws of `generator`."""
     if clips.ndim != 5 or clips.shape[2] not in (1, 3) or not clips.is_floating_point():
-        raise ValueError(
-            f"clips are {tuple(clips.shape)} of {clips.dtype}; expected floats in [0, 1] of shape "
-            "(B, T, 1 or 3, h, w)"
-        )
+        wanted = "floats in [0, 1] of shape (B, T, 1 or 3, h, w)"
+        raise ValueError(f"clips are {tuple(clips.shape)} of {clips.dtype}; expected {wanted}")
     # kornia takes two seconds to import
     from kornia.augmentation import RandomContrast, RandomResizedCrop, VideoSequential
 

@@ -28,12 +28,8 @@ def open_digit_stories(
 ) -> VideoDataset:
     """Open the built-in data set, building it first (about 20 s, 200 MB) where it is not cached.
 
-    Args:
-        root: cache folder; None = `cache_folder()`.
-        in_memory: read the features whole.
-        num_views: how many augmented views the training videos have, 4 for CHAIN. They are built
-            where they are not cached: about 12 s and 25 MB a view.
-        sizes: fields of `DigitStoriesConfig`, for example train=1000, seed=1.
+    `root` is the cache folder, None = `cache_folder()`. `num_views` counts augmented views of the
+    training videos, 4 for CHAIN, 12 s and 25 MB each; `sizes` are fields of `DigitStoriesConfig`.
     """
     if num_views < 0 or num_views != int(num_views):
         raise ValueError(f"num_views={num_views}: expected a number of views, or 0 for none")
@@ -49,25 +45,18 @@ def open_digit_stories_mini(root: PathLike | None, **options) -> VideoDataset:
     return replace(open_digit_stories(root, **sizes | options), name="digit-stories-mini")
 
 
-CATALOG = {
-    "digit-stories": open_digit_stories,
-    "digit-stories-mini": open_digit_stories_mini,
-} | {name: partial(open_published, name) for name in PUBLISHED_SETS}
+CATALOG = {name: partial(open_published, name) for name in PUBLISHED_SETS}
+CATALOG |= {"digit-stories": open_digit_stories, "digit-stories-mini": open_digit_stories_mini}
 
 
 def open_dataset(name_or_path: PathLike, root: PathLike | None = None, **options) -> VideoDataset:
     """Open a data set by its name in `CATALOG`, or one's own HDF5 file or folder.
 
     A folder holds `train.h5`, `database.h5` and `query.h5`. A single file is all three at once:
-    every video is learned from and queries the others (`self_query`).
-
-    Args:
-        root: the folder where a published data set lies; for the built-in one, its cache.
-        options: what the data set takes. All take `in_memory`. The built-in ones take `num_views`
-            and sizes, see `open_digit_stories`; the others take `views`, the HDF5 file of the
-            training videos' views where these lie elsewhere. One's own take `classes`, how many
-            there are where `labels` are class numbers.
-
+    every video is learned from and queries the others (`self_query`). `root` is the folder of a
+    published data set, or the cache of the built-in one. All take `in_memory`; the built-in ones
+    `num_views` and sizes, see `open_digit_stories`; the others `views`, the HDF5 file of the
+    training videos' views where these lie elsewhere; one's own `classes`, see `FeatureSet`.
     Raises FileNotFoundError or `DataError`, naming file, key or row.
     """
     if name_or_path in CATALOG:
@@ -76,10 +65,8 @@ def open_dataset(name_or_path: PathLike, root: PathLike | None = None, **options
     if path.is_dir():
         return _open_folder(path.name, path, **options)
     if not path.is_file():
-        names = ", ".join(sorted(CATALOG))
-        raise FileNotFoundError(
-            f"{name_or_path!r} is no data set name ({names}) and no file or folder at {path}."
-        )
+        names = f"no data set name ({', '.join(sorted(CATALOG))})"
+        raise FileNotFoundError(f"{name_or_path!r} is {names} and no file or folder at {path}.")
     everything = FeatureSet(path, **options)
     return VideoDataset(path.stem, everything, everything, everything)
 

@@ -1,10 +1,9 @@
 """Feature sets: rows of HDF5 files, read as they are asked for.
 
-A feature file holds `feats` (N, T, D) in float16 or float32 and, where they are known,
-`labels` (N, C) and `fine_labels` (N, C'), multi-hot, `thumbnails` (N, T, h, w[, 3]) uint8,
-`video_ids` (N,) text, and `views` (N, V, T, D), the features of V augmented renderings of each.
-Several files in a row can be one set (YFCC's training set comes in nine). Nothing is read whole
-unless `in_memory=True` asks for it: training on 168 GB needs the memory of a few batches.
+A feature file holds `feats` (N, T, D) in float16 or float32 and, where they are known, `labels`
+(N, C) and `fine_labels` (N, C'), multi-hot, `thumbnails` (N, T, h, w[, 3]) uint8, `video_ids` (N,)
+text, and `views` (N, V, T, D), the features of V augmented renderings of each. Several files in a
+row can be one set, as YFCC's nine. Nothing is read whole unless `in_memory=True` asks for it.
 
 N videos in a set, T frames per video, D feature width, B videos in a batch, C categories, V views.
 """
@@ -24,7 +23,7 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from vidhash_lab.data.files import DataError, has_key, refusing_damage
-from vidhash_lab.data.labels import multi_hot, one_hot
+from vidhash_lab.data.labels import check_columns, multi_hot, one_hot
 from vidhash_lab.data.rows import Paths, Rows
 
 SAMPLED_VIDEOS, SAMPLED_BYTES = 1024, 8 << 20  # at most, of features and of views: a fingerprint
@@ -36,8 +35,7 @@ class FeatureSet:
     Args:
         paths: one HDF5 file, or several that follow each other.
         labels: an array (N, C), multi-hot, in place of the files' own `labels`.
-        classes: how many there are, where `labels` are not multi-hot but class numbers, (N,) or
-            (N, 1) from 0 to classes - 1.
+        classes: how many, where `labels` are numbers 0 to classes - 1, (N,) or (N, 1).
         views: HDF5 file or files that hold the `views`, in place of the files' own.
         in_memory: read all features and views now, in the type they are stored in.
 
@@ -101,20 +99,13 @@ class FeatureSet:
         return _finite(self.features, np.atleast_1d(indices))
 
     def view_rows(self, indices: ArrayLike, view: ArrayLike) -> torch.Tensor:
-        """Read one view of each video: (B,) videos, (B,) numbers 0 … V-1 -> (B, T, D) float32.
-
-        `view` may also be one number for all. Other views are not read, unless they share a
-        chunk with one. A set without views, and NaN or infinite values, are a `DataError`.
-        """
+        """Read a view (B,), or one for all, of videos (B,) -> (B, T, D) float32, or `DataError`."""
         if self.views is None:
             raise DataError(f"{self.paths[0]}: has no `views`; `num_views` tells whether it has.")
         return _finite(self.views, *np.broadcast_arrays(np.atleast_1d(indices), view))
 
     def pictures(self, indices: ArrayLike) -> np.ndarray:
-        """Draw videos (B,) -> (B, T, h, w[, 3]) uint8: their thumbnails, where there are any.
-
-        Else each frame is 16 x 16 grey cells, its features in order, averaged where D > 256.
-        """
+        """Draw videos (B,) -> (B, T, h, w[, 3]) uint8: thumbnails, or features as 16 x 16 cells."""
         if self.thumbnails is not None:
             return self.thumbnails[np.atleast_1d(indices)]
         cells = torch.nn.functional.adaptive_avg_pool1d(self.rows(indices), 256)
@@ -127,11 +118,7 @@ class FeatureSet:
         return prefetch((indices, self.rows(indices)) for indices in blocks)
 
     def fingerprint(self) -> str:
-        """Tell these features and views from any others -> 16 hex digits, also of 168 GB at once.
-
-        Of counts, shapes, types and a frame or a view of videos spread over all: equal for files
-        that were moved, copied or compressed, another after any other extraction.
-        """
+        """Tell features and views, by samples, from any others but copies -> 16 hex digits."""
         digest = hashlib.sha256()
         for rows in (self.features, self.views):
             if rows is None:
@@ -154,11 +141,9 @@ class FeatureSet:
             if len(bad):
                 _refuse(rows, bad)
             if len(zeros):
-                warnings.warn(
-                    f"{len(zeros)} of {len(rows)} videos are all zero in `{rows.key}`, first "
-                    f"{rows.where(zeros[0])}: were their frames read?",
-                    stacklevel=2,
-                )
+                found = f"{len(zeros)} of {len(rows)} videos are all zero in `{rows.key}`"
+                where = f"first {rows.where(zeros[0])}: were their frames read?"
+                warnings.warn(f"{found}, {where}", stacklevel=2)
 
     def _open_views(self, paths, in_memory):
         views = Rows(paths, "views", in_memory) if paths else self._own_rows("views", in_memory)
@@ -167,9 +152,8 @@ class FeatureSet:
         N, _, T, D = views.shape
         if (N, T, D) != self.features.shape:
             raise DataError(
-                f"{views.paths[0]}: `views` are (N, V, T, D) = {views.shape}, but `feats` of "
-                f"{self.paths[0]} are (N, T, D) = {self.features.shape}. Make both from the same "
-                "videos, frames and backbone."
+                f"{views.paths[0]}: `views` (N, V, T, D) are {views.shape}, `feats` (N, T, D) of "
+                f"{self.paths[0]} {self.features.shape}. Make both of the same videos and frames."
             )
         return views
 
@@ -179,15 +163,12 @@ class FeatureSet:
         if not there:
             return None
         if missing := [path for path in self.paths if path not in there]:
-            found = f"has no `{key}`, but {there[0]} has"
-            raise DataError(f"{missing[0]}: {found}. Add it, or remove it.")
+            raise DataError(f"{missing[0]}: has no `{key}`, but {there[0]} has. Add or remove it.")
         rows = Rows(self.paths, key, in_memory)
         for path, count, videos in zip(self.paths, rows.counts, self.features.counts):
             if count != videos:
-                raise DataError(
-                    f"{path}: `{key}` has {count} rows, `feats` has {videos}. Each video needs one "
-                    "row in both."
-                )
+                found = f"`{key}` has {count} rows, `feats` has {videos}"
+                raise DataError(f"{path}: {found}. Each video needs one row in both.")
         return rows
 
     def _labels(self, key, given=None, classes=None):
@@ -201,18 +182,15 @@ class FeatureSet:
 
         labels = rows[:] if classes is None else one_hot(rows[:], classes, key, where)
         if labels.ndim != 2 or len(labels) != len(self):
-            raise DataError(
-                f"`{key}` of {self.paths[0]} are {labels.shape}; expected one multi-hot row for "
-                f"each of the {len(self)} videos: ({len(self)}, C)."
-            )
+            wanted = f"one multi-hot row for each of the {len(self)} videos, ({len(self)}, C)"
+            raise DataError(f"`{key}` of {self.paths[0]} are {labels.shape}; expected {wanted}.")
         return multi_hot(labels, key, where)
 
 
 def prefetch(iterable: Iterable, depth: int = 2) -> Iterator:
     """Yield the items of an iterable, drawn by one background thread up to `depth` ahead.
 
-    Torch uses one core in that thread: a second team of workers beside a training's own costs the
-    training a quarter of its speed, since teams wait for each other by spinning.
+    Torch uses one core there: a second team of workers costs a training a quarter of its speed.
     """
     iterator, end = iter(iterable), object()
     with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as executor:
@@ -235,15 +213,11 @@ def _finite(rows, indices, *view):
 def odd_videos(
     rows: Rows, view: int | None = None, title: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read everything once -> indices of videos with non-finite values, and of all-zero ones.
-
-    With a title, a bar shows how far it is.
-    """
+    """Read everything -> videos with non-finite values, all-zero ones; a `title` shows a bar."""
     zeros, bad = [], []
     blocks = np.split(np.arange(len(rows)), range(256, len(rows), 256))
     for indices in tqdm(blocks, desc=title, disable=title is None, leave=False):
-        read = rows[indices] if view is None else rows[indices, view]
-        frames = torch.from_numpy(read).flatten(1)
+        frames = torch.from_numpy(rows[indices] if view is None else rows[indices, view]).flatten(1)
         bad.append(indices[~torch.isfinite(frames).all(1).numpy()])
         zeros.append(indices[(frames == 0).all(1).numpy()])
     return np.concatenate(bad), np.concatenate(zeros)
@@ -252,9 +226,8 @@ def odd_videos(
 def _refuse(rows, bad):
     first = "; ".join(rows.where(index) for index in bad[:5])
     raise DataError(
-        f"`{rows.key}` has NaN or infinite values in {len(bad)} of the videos read, first: "
-        f"{first}. Extract these videos again or leave them out; `dataset.validate()` counts them "
-        "all."
+        f"`{rows.key}` has NaN or infinite values in {len(bad)} of the videos read, first: {first}."
+        " Extract these again or leave them out; `dataset.validate()` counts them all."
     )
 
 
@@ -275,12 +248,7 @@ class VideoDataset:
                     f"{other.paths[0]}: videos are (T, D) = {theirs}, those of "
                     f"{self.train.paths[0]} are {ours}. Extract all sets the same way."
                 )
-        columns = {s.labels.shape[1] for s in (self.database, self.query) if s.labels is not None}
-        if len(columns) > 1:
-            raise DataError(
-                f"{self.name}: database and query labels have {sorted(columns)} columns; "
-                "the same category must be the same column in both."
-            )
+        check_columns((s.paths[0], "labels", s.labels) for s in (self.database, self.query))
 
     @property
     def num_frames(self) -> int:
@@ -298,10 +266,7 @@ class VideoDataset:
         return self.query is self.database
 
     def fingerprint(self) -> str:
-        """Tell this data set from any other: features, views and labels of all sets -> 16 digits.
-
-        Training on it needs only that of `train`; its figures depend on all of this.
-        """
+        """Tell this data set from any other by features, views and labels of all -> 16 digits."""
         digest = hashlib.sha256()
         for part in (self.train, self.database, self.query):
             labels = b"" if part.labels is None else np.packbits(part.labels).tobytes()

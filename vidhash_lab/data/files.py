@@ -23,10 +23,7 @@ class DataError(ValueError):
 
 @contextlib.contextmanager
 def refusing_damage(path: PathLike, what: str = "not an HDF5 file") -> Iterator[None]:
-    """Turn whatever a reader raises at a damaged file into a `DataError` that names the file.
-
-    What the system says passes as it is: no memory, no permission, a failing or a full disk.
-    """
+    """Turn what a reader raises at damage, not at the system's trouble, into a `DataError`."""
     try:
         yield
     except (DataError, MemoryError):
@@ -45,10 +42,7 @@ def has_key(path: PathLike, key: str) -> bool:
 
 
 def own(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset | None:
-    """Return what an HDF5 file itself holds as `key`, None without any; no other file is opened.
-
-    Links, and data sets that may lie in other files, are a `DataError`.
-    """
+    """Return what an HDF5 file itself holds as `key`, or None; links are a `DataError`."""
     links, name = group.id.links, key.encode()
     if not links.exists(name):
         return None
@@ -57,19 +51,14 @@ def own(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset | None:
     if linked or (isinstance(node, h5py.Dataset) and (node.is_virtual or node.external)):
         raise DataError(
             f"{group.file.filename}: `{key}` is a link, a virtual data set, or one with external "
-            "storage: it may lie in other files, and parts of it may be missing. Copy its values "
-            "into this file."
+            "storage, so parts of it may be missing. Copy its values into this file."
         )
     return node
 
 
 @contextlib.contextmanager
 def written_whole(path: PathLike, sealed: bool = False) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to, seal it if asked to, and rename it.
-
-    What an error leaves unfinished is removed, and what a killed process left of the same file. The
-    folder is made where there is none. Two processes that write the same file use two names.
-    """
+    """Give a temporary name beside `path` to write to; seal it if asked to, rename it if whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
@@ -114,8 +103,6 @@ def _is_running(process):
         return True
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        pass
+    except OSError as error:
+        return isinstance(error, PermissionError)  # another user's
     return True

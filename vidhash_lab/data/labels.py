@@ -1,20 +1,27 @@
-"""Label matrices: checked for being multi-hot, or made of class numbers.
+"""Label matrices (N, C) of N videos: checked for being multi-hot, or made of class numbers."""
 
-N videos, C categories.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 
 from vidhash_lab.data.files import DataError
 
 
-def multi_hot(labels: np.ndarray, key: str, where: Callable[[int], str]) -> np.ndarray:
-    """Return labels (N, C) as bool, if all are 0 or 1; else raise `DataError`.
+def check_columns(matrices: Iterable[tuple[Path, str, np.ndarray | None]], hint: str = "") -> None:
+    """Refuse label matrices, each (file, key, (N, C) or None), unless their C are the same."""
+    known = [(path, key, labels.shape[1]) for path, key, labels in matrices if labels is not None]
+    for path, key, columns in known:
+        first, its_key, wanted = known[0]
+        if columns != wanted:
+            raise DataError(
+                f"{path}: `{key}` has {columns} columns, but `{its_key}` of {first.name} has "
+                f"{wanted}; the same category must be the same column in both.{hint}"
+            )
 
-    `where` names the file and the row in it of one video, for the message.
-    """
+
+def multi_hot(labels: np.ndarray, key: str, where: Callable[[int], str]) -> np.ndarray:
+    """Return labels (N, C) as bool, or raise `DataError`; `where` names a row for the message."""
     wrong = (labels != 0) & (labels != 1)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
@@ -33,7 +40,6 @@ def one_hot(numbers: np.ndarray, classes: int, key: str, where: Callable[[int], 
     labels = numbers.reshape(-1, 1) == np.arange(classes)
     if not labels.any(1).all():
         row = int(labels.any(1).argmin())
-        raise DataError(
-            f"{where(row)}: `{key}` is {numbers.flat[row]}; class numbers are 0 to {classes - 1}."
-        )
+        wanted = f"class numbers are 0 to {classes - 1}"
+        raise DataError(f"{where(row)}: `{key}` is {numbers.flat[row]}; {wanted}.")
     return labels

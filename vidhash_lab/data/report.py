@@ -24,12 +24,11 @@ class FolderReport:
         say(f"\n{title}")
 
     def line(self, text):
-        """Say what is there."""
         self._say(f"  {text}")
 
     def note(self, text):
         """Say what one should know, though the data set can be worked with."""
-        self._say(f"  ! {text}")
+        self.line(f"! {text}")
 
     def wrong(self, error):
         """Say what must be mended: text or an exception."""
@@ -52,10 +51,7 @@ class FolderReport:
 
 
 def report(path: str | Path, say: Callable[[str], None] = print) -> bool:
-    """Examine a published layout, or a folder or file of the kit's own -> whether all is well.
-
-    Features are read whole once, in batches. A folder of such folders is examined one by one.
-    """
+    """Examine a data set, or a folder of such, reading all of it once -> whether all is well."""
     path = Path(path)
     try:
         folders = [path] if _kinds(path) else []
@@ -118,7 +114,6 @@ def _examine_published(folder, name, lines):
 
 
 def _examine_part(folder, part, lines):
-    """Examine the features and labels of one part -> whether all of them can be read."""
     read = [lines.attempt(_examine_feats, folder / file, lines) for file in part.feats]
     for file, videos in zip(part.labels, read.copy()):
         if not part.labels_needed and not (folder / file).exists():
@@ -133,7 +128,6 @@ def _examine_part(folder, part, lines):
 
 
 def _open_whole(lines, name, root=None):
-    """Open the whole, and say which set is which -> the data set, or None."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other counts than the published ones are noted one by one
         dataset = lines.attempt(open_dataset, name, root=root)
@@ -152,9 +146,9 @@ def _examine_feats(path, lines):
     feature_set = FeatureSet(path)
     rows = feature_set.features
     with h5py.File(path) as file:
-        feats = file["feats"]
-        storage = f"chunks {feats.chunks}" if feats.chunks else "contiguous"
-        storage += f", {feats.compression}" if feats.compression else ""
+        chunks, compression = file["feats"].chunks, file["feats"].compression
+    storage = f"chunks {chunks}" if chunks else "contiguous"
+    storage += f", {compression}" if compression else ""
     lines.line(
         f"{path.name}: {len(rows)} videos, T x D {rows.shape[1]} x {rows.shape[2]}, {rows.dtype}, "
         f"{storage}, {path.stat().st_size / 1e9:.3g} GB"
@@ -182,6 +176,5 @@ def _label_facts(labels):
 
 
 def _first(indices):
-    """List the first five in brackets; nothing where there are none."""
     listed = ", ".join([*map(str, indices[:5]), "…"][: len(indices)])
     return f" ({listed})" if listed else ""

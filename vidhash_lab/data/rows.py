@@ -1,8 +1,8 @@
 """Rows of HDF5 files: random access that stays on disk.
 
-Rows of a contiguous, uncompressed data set are copied out of a memory map; those of a chunked or
-compressed one come through sorted block reads, so that no block is decompressed twice a batch.
-Either reader takes a tuple: rows (B,), or rows (B,) and the columns (B,) of them -> (B, ...).
+Rows of a contiguous, uncompressed data set are copied out of a memory map; others come through
+sorted block reads, so that no block is decompressed twice a batch. Either reader takes a tuple:
+rows (B,), or rows (B,) and the columns (B,) of them -> (B, ...).
 """
 
 import math
@@ -76,11 +76,10 @@ def block_rows(path, dataset):
 
 
 class Rows:
-    """One key of several HDF5 files as a single array (N, ...) that reads only what is indexed.
+    """One key, of `SHAPES`, of several HDF5 files as an array (N, ...) that reads what is indexed.
 
     `rows[indices]` takes an integer, a slice or integers (B,) and gives numpy rows (B, ...);
-    `rows[indices, columns]` gives one column of each row, and reads no other chunk. `key` is one
-    of `SHAPES`, and files that do not fit it are a `DataError`.
+    `rows[indices, columns]` gives one column of each row. Files that do not fit are a `DataError`.
     """
 
     def __init__(self, paths: Paths, key: str, in_memory: bool = False):
@@ -89,11 +88,11 @@ class Rows:
         datasets = [_open(path, key) for path in self.paths]
         first = datasets[0]
         for path, dataset in zip(self.paths, datasets):
-            if (dataset.shape[1:], dataset.dtype) != (first.shape[1:], first.dtype):
+            ours, theirs = (f"rows {each.shape[1:]} of {each.dtype}" for each in (first, dataset))
+            if theirs != ours:
                 raise DataError(
-                    f"{path}: `{key}` has rows {dataset.shape[1:]} of {dataset.dtype}, but "
-                    f"{self.paths[0]} has {first.shape[1:]} of {first.dtype}. Files of one set "
-                    "must agree: open them as sets of their own, or convert one."
+                    f"{path}: `{key}` has {theirs}, but {self.paths[0]} has {ours}. Files of one "
+                    "set must agree: open them as sets of their own, or convert one."
                 )
         self.dtype = first.dtype
         self.counts = [len(dataset) for dataset in datasets]
@@ -131,12 +130,10 @@ class Rows:
         wanted, name = np.asarray(wanted), ("row", "column")[axis]
         if wanted.size and wanted.dtype.kind not in "iu":
             raise TypeError(f"{name}s are asked for by integers, not by {wanted.dtype}")
-        last = self.shape[axis] - 1
+        last, where = self.shape[axis] - 1, f"{self.paths[0]}: `{self.key}`"
         wrong = wanted[(wanted < 0) | (wanted > last)]
         if wrong.size:
-            raise IndexError(
-                f"{self.paths[0]}: `{self.key}`, {name} {wrong[0]}; {name}s are 0 to {last}"
-            )
+            raise IndexError(f"{where}, {name} {wrong[0]}; {name}s are 0 to {last}")
         return wanted.astype(np.int64)
 
     def where(self, index: int) -> str:
@@ -146,17 +143,14 @@ class Rows:
 
 
 def _open(path, key):
-    """Open one key of one file as an h5py data set, or say what is wrong with it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such feature file. Check the folder and the name.")
     with refusing_damage(path):
         file = h5py.File(path)
         dataset, what = own(file, key), f"{path}: `{key}`"
         if not isinstance(dataset, h5py.Dataset):
-            raise DataError(
-                f"{path}: no data set `{key}`; found {sorted(file)}. Rename the key, or check that "
-                "this is a feature file."
-            )
+            problem = f"no data set `{key}`; found {sorted(file)}"
+            raise DataError(f"{path}: {problem}. Rename the key, or is this no feature file?")
         ranks, wanted = SHAPES[key]
         if dataset.ndim not in ranks:
             raise DataError(f"{what} has shape {dataset.shape}; expected {wanted}.")
@@ -168,10 +162,8 @@ def _open(path, key):
             wanted = "text" if key == "video_ids" else "numbers"
             raise DataError(f"{what} is of {dataset.dtype}; expected {wanted}.")
         if key in ("feats", "views") and dataset.dtype not in ("float16", "float32"):
-            raise DataError(
-                f"{what} is {dataset.dtype}; features are float16 or float32. Convert them, for "
-                f"example with {key}.astype('float32')."
-            )
+            wanted = f"features are float16 or float32. Convert them: {key}.astype('float32')"
+            raise DataError(f"{what} is {dataset.dtype}; {wanted}.")
         size, there = math.prod(dataset.shape) * dataset.dtype.itemsize, path.stat().st_size
         if size > MOST_COMPRESSED * there:
             raise DataError(

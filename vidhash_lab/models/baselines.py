@@ -1,7 +1,6 @@
 """Classical baselines on pooled features: random hyperplanes, PCA sign, iterative quantisation.
 
-None of the released repositories has any, so nobody can say there what learning buys. They have
-no training loop: `prepare` is all their training, streaming over the set.
+They have no training loop: `prepare` is all their training, streaming over the set.
 
 LSH: Charikar, Similarity Estimation Techniques from Rounding Algorithms, STOC 2002.
 PCAH: Wang et al., AnnoSearch, CVPR 2006. ITQ: Gong and Lazebnik, Iterative Quantization, CVPR 2011.
@@ -65,7 +64,6 @@ class LSH(VideoHasher):
         return (self.pool(frames) - self.mean) @ self.projection
 
     def encode(self, frames):
-        """Hash videos (B, T, D) -> (B, K) in {-1, +1}."""
         return sign(self.project(frames))
 
 
@@ -74,13 +72,11 @@ class PCAH(LSH):
 
     def prepare(self, train, seed=0):
         """Find the components in one pass (incremental PCA; `seed` draws nothing here)."""
-        bits = self.config.bits
-        if bits > min(self.config.pooled_dim, len(train)):
-            raise ValueError(
-                f"{type(self).__name__} takes one principal component a bit: {bits} bits need as "
-                f"many videos (there are {len(train)}) and pooled dimensions "
-                f"({self.config.pooled_dim})."
-            )
+        bits, dim = self.config.bits, self.config.pooled_dim
+        if bits > min(dim, len(train)):
+            there = f"as many videos (there are {len(train)}) and pooled dimensions ({dim})"
+            need = f"takes one principal component a bit: {bits} bits need {there}"
+            raise ValueError(f"{type(self).__name__} {need}.")
         from sklearn.decomposition import IncrementalPCA  # scikit-learn takes a second to import
 
         pca = IncrementalPCA(bits)
@@ -99,9 +95,7 @@ class ITQ(PCAH):
         super().prepare(train)
         projected = torch.cat([self.project(frames) for _, frames in train.batches()])  # (N, K)
         generator = torch.Generator().manual_seed(seed)
-        rotation, _ = torch.linalg.qr(
-            torch.randn(projected.shape[1], projected.shape[1], generator=generator)
-        )
+        rotation, _ = torch.linalg.qr(torch.randn(2 * [self.config.bits], generator=generator))
         for _ in range(ROUNDS):
             left, _, right = torch.linalg.svd(projected.T @ sign(projected @ rotation))
             rotation = left @ right

@@ -9,11 +9,7 @@ from torch import nn
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention on (B, T, H), with biases on queries and values, none on keys.
-
-    A head is `dim // heads` wide, also where that does not divide: 256 // 6 = 42, so six heads
-    run at 252 channels. Released ConMH weights have these shapes.
-    """
+    """Self-attention on (B, T, H), no bias on keys; heads are `dim // heads` wide, as released."""
 
     def __init__(self, dim, heads):
         super().__init__()
@@ -34,8 +30,7 @@ class Attention(nn.Module):
 def attend(query, key, value, dropout=0.0):
     """Scaled dot-product attention (B, heads, T, width), in float32 on a CPU.
 
-    There, torch's bfloat16 kernel needs five to eight times as long backward for clips of some
-    tens of frames; it took two thirds of a training step.
+    There, torch's bfloat16 kernel needs five to eight times as long backward for short clips.
     """
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
@@ -45,11 +40,7 @@ def attend(query, key, value, dropout=0.0):
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout`; on a CPU a probability of 1/2 is drawn as the signs of random bytes.
-
-    The distribution is the same. A value takes 1 ns instead of 18 (two cores of an AMD EPYC), which
-    were a sixth of MCMSH's training step.
-    """
+    """`nn.Dropout`; on a CPU, 1/2 is drawn as signs of random bytes: 1 ns a value, not 18."""
 
     def forward(self, x):
         if not self.training or self.p != 0.5 or x.device.type != "cpu":
@@ -107,10 +98,8 @@ def xavier_linears(module):
 def corrupt_(frames, probability, generator):
     """Corrupt frames (..., T, D) in place, each with `probability` -> the same frames.
 
-    Hand in a copy, as `rows` gives one. Of the corrupted, 80% become zero, 10% another frame and
-    10% stay. The other frame is one of those handed in, a random draw of the set themselves: no
-    video is read for one frame.
-    The released MCMSH and BTH corrupt their training set itself, a little more every epoch.
+    Of the corrupted, 80% become zero, 10% another frame of those handed in, and 10% stay. Hand in a
+    copy: the released MCMSH and BTH corrupt their training set itself, more in every epoch.
     """
     flat = frames.flatten(0, -2)  # (all frames, D), a view
     draw = torch.rand(len(flat), generator=generator) / probability  # below 1: corrupted

@@ -153,13 +153,8 @@ class BTH(VideoHasher):
         c = self.config
         recipe = f"BTH {c.bits} {c.hidden_dim} {c.dropout} {c.corruption} {c.latent_epochs}"
         with torch.random.fork_rng():  # training is the same whether they were kept or not
-            structures = find_structures(
-                train,
-                c.num_anchors,
-                seed,
-                points=lambda train: self._latent_means(train, seed),
-                recipe=recipe,
-            )
+            latent = {"points": lambda train: self._latent_means(train, seed), "recipe": recipe}
+            structures = find_structures(train, c.num_anchors, seed, **latent)
         self.saved_seconds = structures.saved_seconds
         self.graph, self.targets = structures.graph(), structures.nearest_anchors()
         return self
@@ -195,14 +190,13 @@ class BTH(VideoHasher):
         return {"clean": clean, "noisy": noisy, "label": label, "targets": self.targets[videos]}
 
     def losses(self, batch):
-        """Return the weighted terms of a batch of `sample`."""
         c, clean = self.config, batch["clean"].flatten(0, 1)
         frame_codes, states = self.frame_codes(batch["noisy"].flatten(0, 1))
         codes1, codes2 = frame_codes.float().mean(1).chunk(2)
+        restored = F.mse_loss(self.restore(frame_codes).float(), clean)
         anchored = 2 * cluster(states, batch["targets"].flatten(0, 1))  # a sum of two means
         return {
-            "reconstruction": c.reconstruction_weight
-            * F.mse_loss(self.restore(frame_codes).float(), clean),
+            "reconstruction": c.reconstruction_weight * restored,
             "similarity": c.similarity_weight * similarity(codes1, codes2, batch["label"]),
             "cluster": c.cluster_weight * anchored,
         }
@@ -220,7 +214,6 @@ class BTH(VideoHasher):
         return binarise(self.binary(states)), states
 
     def encode(self, frames):
-        """Hash videos (B, T, D) -> (B, K) in {-1, +1}."""
         return sign(self.frame_codes(frames)[0].mean(1))
 
     @classmethod
@@ -228,12 +221,7 @@ class BTH(VideoHasher):
         """Build the model from a released state dict, sizes read off it; T is not in the file."""
         bits, hidden_dim = state["binary.weight"].shape
         unused = ("bert.embedding.token.weight", "bert.embedding.segment.weight")
-        config = BTHConfig(
-            bits=bits,
-            num_frames=num_frames,
-            feature_dim=state["restore.weight"].shape[0],
-            hidden_dim=hidden_dim,
-        )
-        model = cls(config)
+        feature_dim = state["restore.weight"].shape[0]
+        model = cls(BTHConfig(bits, num_frames, feature_dim, hidden_dim))
         model.load_state_dict({key: value for key, value in state.items() if key not in unused})
         return model

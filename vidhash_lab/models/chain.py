@@ -46,10 +46,8 @@ class CHAINConfig:
 
     def __post_init__(self):
         if not 1 <= self.clip_frames <= self.num_frames:
-            raise ValueError(
-                f"clip_frames is {self.clip_frames}; a clip has at least 1 frame and at most the "
-                f"video's {self.num_frames}."
-            )
+            wanted = f"a clip has at least 1 frame and at most the video's {self.num_frames}"
+            raise ValueError(f"clip_frames is {self.clip_frames}; {wanted}.")
 
 
 class CHAIN(VideoHasher):
@@ -73,19 +71,15 @@ class CHAIN(VideoHasher):
     def sample(self, train, indices, generator):
         """Draw two clips of videos (B,) -> frames (2, B, M, D), places (2, B, M), order (B, M).
 
-        `places` are the frames' places in the video; `order` shuffles the first clip: its entry i
-        is the place in the clip of the i-th shuffled frame.
+        `order` shuffles the first clip: its entry i is the place in it of the i-th shuffled frame.
         """
         c, count = self.config, len(indices)
         places = segment_sample(2 * count, c.num_frames, c.clip_frames, generator)
         videos = torch.cat(self._two_renderings(train, indices, generator))
         clips = videos[torch.arange(2 * count)[:, None], places]
         order = torch.rand(count, c.clip_frames, generator=generator).argsort(1)
-        return {
-            "frames": clips.unflatten(0, (2, count)),
-            "places": places.unflatten(0, (2, count)),
-            "order": order,
-        }
+        clips, places = (each.unflatten(0, (2, count)) for each in (clips, places))
+        return {"frames": clips, "places": places, "order": order}
 
     def _two_renderings(self, train, indices, generator):
         views = train.num_views
@@ -94,23 +88,18 @@ class CHAIN(VideoHasher):
             return [train.view_rows(indices, view) for view in (first, second)]
         if not self.warned:
             self.warned = True
-            warnings.warn(
-                f"{train} has {views} views, and two are needed for spatial augmentation: the "
-                "clips of a video differ in time alone.",
-                stacklevel=2,
-            )
+            needed = "two are needed for spatial augmentation: clips differ in time alone"
+            warnings.warn(f"{train} has {views} views, and {needed}.", stacklevel=2)
         return [train.rows(indices)] * 2
 
     def losses(self, batch):
         """Return the weighted terms of a batch of `sample`; a task of weight 0 is left out."""
-        c, frames = self.config, batch["frames"]
-        terms = {}
+        c, frames, terms = self.config, batch["frames"], {}
         if c.contrastive_weight or c.scene_weight:
             states = self.states(frames.flatten(0, 1), batch["places"].flatten(0, 1))
         if c.contrastive_weight:
             clip1, clip2 = binarise(self.binary(states)).float().mean(1).chunk(2)
-            contrast = nt_xent(clip1, clip2, c.temperature)
-            terms["contrastive"] = c.contrastive_weight * contrast
+            terms["contrastive"] = c.contrastive_weight * nt_xent(clip1, clip2, c.temperature)
         if c.order_weight:
             order = batch["order"]
             shuffled = frames[0].gather(1, order[..., None].expand_as(frames[0]))
@@ -121,11 +110,7 @@ class CHAIN(VideoHasher):
         return terms
 
     def states(self, frames, places=None):
-        """Hidden states of frames (B, M, D) at their places in time -> (B, M, H).
-
-        Without places the encoder cannot know the order: what it says of a frame stays the same
-        however the frames are permuted.
-        """
+        """Hidden states of frames (B, M, D) at places (B, M), or at none -> (B, M, H)."""
         x = self.embed(frames)
         if places is not None:
             x = x + self.positions[places]
@@ -140,7 +125,6 @@ class CHAIN(VideoHasher):
         return find_scenes(self.states(frames, self._all_places(frames)))
 
     def encode(self, frames):
-        """Hash videos (B, T, D), all frames -> (B, K) in {-1, +1}."""
         return sign(binarise(self.binary(self.states(frames, self._all_places(frames)))).mean(1))
 
     def _all_places(self, frames):
@@ -148,10 +132,7 @@ class CHAIN(VideoHasher):
 
 
 def segment_sample(count, num_frames, clip_frames, generator):
-    """Cut T frames into M segments, as equal as can be, and draw one of each -> (count, M).
-
-    The places rise. Where M does not divide T, segments differ in length by one frame.
-    """
+    """Cut T frames into M segments, as equal as can be, draw one of each -> rising (count, M)."""
     borders = torch.arange(clip_frames + 1) * num_frames // clip_frames
     length = borders.diff()
     draw = torch.rand(count, clip_frames, generator=generator)
@@ -159,10 +140,7 @@ def segment_sample(count, num_frames, clip_frames, generator):
 
 
 def find_scenes(states):
-    """Cluster each clip's states (B, M, H) by affinity propagation -> scene numbers (B, M).
-
-    A clip for which it does not converge is one scene.
-    """
+    """Cluster each clip's states (B, M, H) -> scene numbers (B, M); not converged: one scene."""
     states = states.detach().float()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotConverged)

@@ -9,8 +9,7 @@ code, on purpose: both views run in one pass and only visible frames are embedde
 numbers, less work); a video code's sign(0) is +1; the mask token's initial values are of deviation
 0.02 and not clipped at one deviation (one vector of 192 numbers, learned from the first step on).
 
-B videos in a batch, T frames per video, V of them visible, M = T - V hidden,
-D feature width, H hidden width, K bits.
+B videos, T frames each, V visible, M = T - V hidden, D feature width, H hidden width, K bits.
 """
 
 from dataclasses import dataclass
@@ -116,15 +115,11 @@ class ConMH(VideoHasher):
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def sample(self, train, indices, generator):
-        """Read videos (B,) and draw two masks -> frames (B, T, D), masked (2, B, T) True = hidden.
-
-        One random order of the frames per video: view 1 sees the first V of it, view 2 the last V.
-        """
+        """Read videos (B,), draw two masks -> frames (B, T, D), masked (2, B, T), True = hidden."""
         masked = draw_masks(len(indices), self.config, generator)
         return {"frames": train.rows(indices), "masked": masked}
 
     def losses(self, batch):
-        """Return the weighted reconstruction and contrastive terms of a batch of `sample`."""
         frames, masked = batch["frames"], batch["masked"]
         codes, guesses, hidden = self.two_views(frames, masked)
         view1, view2 = codes.float().mean(1).chunk(2)  # (2B, V, K) -> two of (B, K)
@@ -137,8 +132,7 @@ class ConMH(VideoHasher):
     def two_views(self, frames, masked):
         """Encode and decode both views in one pass, view 1's videos first.
 
-        frames (B, T, D), masked (2, B, T) -> frame codes (2B, V, K), guesses (2B, M, D) for the
-        hidden frames, and the places of those (2B, M), in the order of time.
+        frames (B, T, D), masked (2, B, T) -> codes (2B, V, K), guesses (2B, M, D), places (2B, M).
         """
         visible, hidden = split_places(masked.flatten(0, 1), self.config.num_visible)
         video = torch.arange(len(frames), device=frames.device).repeat(2)[:, None]
@@ -164,32 +158,20 @@ class ConMH(VideoHasher):
     def from_released(cls, state, num_frames=25, size=None):
         """Build the model from a released state dict, sizes read off its shapes.
 
-        T is not in the file: `num_frames` tells it. Neither is the number of heads: `size` names
-        it ("base" and "small" have the same shapes); None takes the size of that depth, "small"
-        for 12, the published one.
+        `num_frames` and `size` (the heads) are not in the file; None takes "small" for depth 12.
         """
         depth = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("encoder.blocks"))
         size = size or {1: "mini", 24: "large"}.get(depth, "small")
         bits, hidden_dim = state["binary.weight"].shape
-        config = ConMHConfig(
-            bits=bits,
-            num_frames=num_frames,
-            feature_dim=state["encoder.patch_embed.weight"].shape[1],
-            hidden_dim=hidden_dim,
-            depth=depth,
-            heads=SIZES[size]["heads"],
-        )
+        feature_dim, heads = state["encoder.patch_embed.weight"].shape[1], SIZES[size]["heads"]
+        config = ConMHConfig(bits, num_frames, feature_dim, hidden_dim, depth, heads)
         model = cls(config)
         model.load_state_dict(state)
         return model
 
     @classmethod
     def from_autossvh(cls, state, size=None):
-        """Build the model from a released state dict of AutoSSVH, which encodes as ConMH does.
-
-        T is that of its table of decoder positions. That table and the sampler of frames serve its
-        training alone and are left out: what comes back encodes, but does not go on training.
-        """
+        """Build the model from a state dict of AutoSSVH, which encodes alike; it only encodes."""
         num_frames = state["pos_embed"].shape[-2]
         unused = [key for key in state if key.startswith("encoder.sample_net.")] + ["pos_embed"]
         own = {key: value for key, value in state.items() if key not in unused}

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 class VideoHasher(nn.Module):
     """A method: what it draws from the data, what it minimises, how it hashes.
 
-    `sample`, `losses` and `encode` are a method's own; `prepare` and `on_epoch` where it needs
-    them. A method without weights does all its learning in `prepare`.
+    `prepare` and `on_epoch` only where it needs them. Without weights, `prepare` learns all.
     """
 
     Config = None  # a frozen dataclass with bits, num_frames, feature_dim …; kept as JSON
@@ -54,16 +53,11 @@ class VideoHasher(nn.Module):
 
     @classmethod
     def for_dataset(cls, dataset, bits: int = 64, seed: int = 0, **changes) -> Self:
-        """Build the model for a data set's T and D, with initial weights drawn from `seed`.
-
-        `changes` are fields of the method's config.
-        """
-        config = cls.Config(
-            bits=bits, num_frames=dataset.num_frames, feature_dim=dataset.feature_dim, **changes
-        )
+        """Build the model for a data set's T and D, weights by `seed`, config by `changes`."""
+        sizes = {"num_frames": dataset.num_frames, "feature_dim": dataset.feature_dim}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return cls(config)
+            return cls(cls.Config(bits=bits, **sizes, **changes))
 
     @property
     def device(self) -> torch.device:
@@ -85,9 +79,8 @@ class VideoHasher(nn.Module):
     def warm_up() -> None:
         """Call MKL's vector functions once, in one thread; `fit` and `encode` do so first.
 
-        MKL chooses a kernel for the processor at a function's first call. When two threads make
-        that call at once, one of them may run a kernel of lower accuracy (an error of 5e-5), and
-        the same seed gave other codes in one process of twelve.
+        Two threads that make a function's first call at once may get a kernel of lower accuracy
+        (5e-5): the same seed gave other codes in one process of twelve.
         """
         one = torch.ones(1)
         for name in ("tanh", "exp", "log", "sqrt", "sin", "cos", "erf"):
@@ -100,11 +93,7 @@ def sign(x: Tensor) -> Tensor:
 
 
 def binarise(x: Tensor) -> Tensor:
-    """Binarise frame codes: +1 where x > 0, else -1; its gradient is that of a hard tanh.
-
-    The gradient passes where |x| < 1 and stops elsewhere. 0 gives -1, as the released code rounds
-    it; the video code's `sign` puts 0 at +1.
-    """
+    """Binarise frame codes: +1 where x > 0, else -1, as released; its gradient is a hard tanh's."""
     return _Binarise.apply(x)
 
 

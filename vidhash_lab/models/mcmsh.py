@@ -4,15 +4,13 @@ MC-MLP, the encoder, mixes a video's frames over time and over channels. A gate 
 linear map, multiplies what it mixed by openings between 0 and 1, and mixes again. It opens by what
 it sees: the mean of all (long range), neighbours pooled in threes (middle) or neighbours (short);
 the gates of all three kinds are summed. The code preserves what `vidhash_lab.structures` knows of
-the training set: which anchor a video is nearest to, which videos are similar, and that those at
-middle distance are farther.
+the training set: a video's nearest anchor, which videos are similar, and which are farther.
 
 Paper: Hao et al., Unsupervised Video Hashing with Multi-granularity Contextualization and
-Multi-structure Preservation, ACM MM 2022.
-Module names and layer shapes are those of the released checkpoints. Different from the released
-code, on purpose: `alpha` is part of the state and saved (there it is lost, and evaluation has
-another one than training had); frames are corrupted on copies (there in the training set itself);
-see `vidhash_lab.structures` for the anchors and the partners.
+Multi-structure Preservation, ACM MM 2022. Module names and layer shapes are those of the released
+checkpoints. Different from the released code, on purpose: `alpha` is part of the state and saved
+(there it is lost, and evaluation has another one than training had); frames are corrupted on copies
+(there in the training set itself); see `vidhash_lab.structures` for the anchors and the partners.
 
 B videos in a batch, T frames per video, D feature width, H hidden width, K bits. A gate mixes over
 n of x (n, B, c) and reduces c by r: n = H and c = T in the token mixer, n = T and c = H elsewhere.
@@ -20,6 +18,7 @@ n of x (n, B, c) and reduces c by r: n = H and c = T in the token mixer, n = T a
 
 import math
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -84,14 +83,10 @@ class MCMSHConfig:
             )
 
 
-# ---- gates: mix, open, weigh, mix ----------------------------------------------------------------
-
-
 class Gate(nn.Module):
     """Mix x (n, B, c) over n, open, weigh, and mix over n once more.
 
-    A kind of gate says what it looks at (`look`), how it reduces and restores the channels
-    (`conv`, `deconv`), and how its openings reach all n (`spread`).
+    A kind of gate says what it looks at, how it reduces and restores channels, how it spreads.
     """
 
     def __init__(self, n, c, reduction):
@@ -124,7 +119,6 @@ class LongRange(Gate):
     """See the mean over n, and open alike for all n."""
 
     def layers(self, c, reduced, reduction):
-        """Make the layers that reduce the channels and restore them."""
         conv, deconv = nn.Linear(c, reduced, bias=False), nn.Linear(reduced, c, bias=False)
         nn.init.normal_(conv.weight, std=0.001)
         nn.init.normal_(deconv.weight, std=0.001)
@@ -139,7 +133,6 @@ class ShortRange(Gate):
     """See a value and its two neighbours along n."""
 
     def layers(self, c, reduced, reduction):
-        """Make the convolutions that reduce the channels and restore them."""
         # As released: grouped everywhere but in the token mixer.
         groups = reduced if reduction == CHANNEL_REDUCTION else 1
         options = {"kernel_size": 3, "padding": 1, "groups": groups, "bias": False}
@@ -181,9 +174,7 @@ def mix(x, layer):
 def along(x, layer):
     """Apply a linear layer, or a convolution of width 3 along n: (n, B, c) -> (n, B, c').
 
-    The convolution is one product over all groups, zeros included, beside two shifts of its narrow
-    side: of what comes out where it reduces the channels (2.7x), of what goes in where it restores
-    them (2.9x).
+    This is one product over all groups, zeros included, beside two shifts of its narrower side.
     """
     if isinstance(layer, nn.Linear):
         return layer(x)
@@ -215,9 +206,6 @@ def averages(n, m):
 def normalise(x, norm):
     """Batch norm of (n, B, c) over n and B."""
     return norm(x.flatten(0, 1)).view(x.shape)
-
-
-# ---- the network ---------------------------------------------------------------------------------
 
 
 class Gated(nn.Module):
@@ -272,31 +260,24 @@ class MCMLP(Gated):
         return self.gated(self.channel_mixer(self.token_mixer(x))).transpose(0, 1)
 
     def gate_openings(self, frames: Tensor) -> dict[str, Tensor]:
-        """How far every gate opens for videos (B, T, D) -> {name: (B, T, H) from 0 to 1}.
+        """How far gates open for videos (B, T, D), in evaluation mode -> {name: (B, T, H), 0 to 1}.
 
-        Names are "token_mixer.lrd", "channel_mixer.srd", …, and "lrd", "mrd", "srd" at the end. For
-        a model in evaluation mode: batch norms and dropout are part of the pass.
+        Names are "token_mixer.lrd", "channel_mixer.srd", …, and "lrd", "mrd", "srd" at the end.
         """
-        found, hooks = {}, []
-        for name, gate in self.named_modules():
-            if isinstance(gate, Gate):
-                # n are the channels in the token mixer: (n, B, c) -> (B, T, H)
-                order = (1, 2, 0) if name.startswith("token") else (1, 0, 2)
+        gates = {gate: name for name, gate in self.named_modules() if isinstance(gate, Gate)}
+        found = {}
 
-                def note(gate, inputs, name=name, order=order):
-                    opening = gate.opening(mix(*inputs, gate.fc1))
-                    found[name] = opening.expand(inputs[0].shape).permute(order)
+        def note(gate, inputs):
+            # n are the channels in the token mixer: (n, B, c) -> (B, T, H)
+            order = (1, 2, 0) if gates[gate].startswith("token") else (1, 0, 2)
+            opening = gate.opening(mix(*inputs, gate.fc1))
+            found[gates[gate]] = opening.expand(inputs[0].shape).permute(order)
 
-                hooks.append(gate.register_forward_pre_hook(note))
-        try:
+        with ExitStack() as hooks:  # a hook is removed at its end
+            for gate in gates:
+                hooks.enter_context(gate.register_forward_pre_hook(note))
             self(frames)
-        finally:
-            for hook in hooks:
-                hook.remove()
         return found
-
-
-# ---- the method ----------------------------------------------------------------------------------
 
 
 class MCMSH(VideoHasher):
@@ -327,9 +308,9 @@ class MCMSH(VideoHasher):
     def sample(self, train, indices, generator):
         """Draw partners of videos (B,) and read all -> videos (2 or 5, B, T, D), label, targets.
 
-        They are the video and its partner, both corrupted, then, where the quadruplet loss asks
-        for them, a similar and two dissimilar ones. The partner is similar (label +1) half of the
-        time, else dissimilar (-1); targets (2, B, H) are the anchors of video and partner.
+        They are the video and its partner, both corrupted, then, for the quadruplet loss, a similar
+        and two dissimilar ones. The partner is similar (label +1) half of the time, else dissimilar
+        (-1); targets (2, B, H) are the anchors of video and partner.
         """
         if len(indices) < 2:
             raise ValueError("batch_size is 1: MCMSH's batch norms need two videos or more.")
@@ -345,11 +326,7 @@ class MCMSH(VideoHasher):
         return {"videos": videos, "label": label, "targets": targets}
 
     def losses(self, batch):
-        """Compute the weighted terms of a batch of `sample`; a term of weight 0 is left out.
-
-        The 2 or 5 batches go through the network one after the other, as in the released code: each
-        has statistics of its own in the batch norms.
-        """
+        """Compute the weighted terms; each of the 2 or 5 batches has batch statistics of its own."""
         c = self.config
         states = [self.mc_mlp(videos) for videos in batch["videos"]]
         codes = [self.relax(each) for each in states]
@@ -368,33 +345,23 @@ class MCMSH(VideoHasher):
         return torch.tanh(F.linear(states, weight, bias).float()).mean(1)
 
     def encode(self, frames):
-        """Hash videos (B, T, D) -> (B, K) in {-1, +1}."""
         return sign(self.relax(self.mc_mlp(frames)))
 
     @classmethod
     def from_released(cls, state, alpha=None):
         """Build the model from a released state dict, sizes and gates read off it.
 
-        `alpha` is not in the file. None assumes the one of the released recipe's last epoch,
-        sqrt(56) = 7.48, and warns that it did; a code's bits depend on it where frames disagree.
+        `alpha` is not in the file: None assumes, with a warning, that of the recipe's last epoch.
         """
         if alpha is None:
             alpha = math.sqrt(RELEASED_EPOCHS)
-            warnings.warn(
-                f"released MCMSH files do not hold alpha: assuming sqrt({RELEASED_EPOCHS}) = "
-                f"{alpha:.2f}, that of the recipe's last epoch. Pass alpha=… if you know better.",
-                stacklevel=3,
-            )
+            assumed = f"sqrt({RELEASED_EPOCHS}) = {alpha:.2f}, that of the recipe's last epoch"
+            message = f"released MCMSH files do not hold alpha: assuming {assumed}. Else pass it."
+            warnings.warn(message, stacklevel=3)
         bits, hidden_dim = state["binary.weight"].shape
-        config = MCMSHConfig(
-            bits=bits,
-            num_frames=state["mc_mlp.token_mixer.mlp.fc1.weight"].shape[1],
-            feature_dim=state["mc_mlp.preproj.weight"].shape[1],
-            hidden_dim=hidden_dim,
-            gates="".join(
-                k for k, (name, _) in GATES.items() if f"mc_mlp.{name}.fc1.bias" in state
-            ),
-        )
-        model = cls(config)
+        num_frames = state["mc_mlp.token_mixer.mlp.fc1.weight"].shape[1]
+        feature_dim = state["mc_mlp.preproj.weight"].shape[1]
+        gates = "".join(k for k, (name, _) in GATES.items() if f"mc_mlp.{name}.fc1.bias" in state)
+        model = cls(MCMSHConfig(bits, num_frames, feature_dim, hidden_dim, gates))
         model.load_state_dict({**state, "alpha": torch.tensor(float(alpha))})
         return model

@@ -14,10 +14,7 @@ Runs = Mapping[str, Sequence[float]]  # {variant: (seeds,) scores}
 
 
 def variants(*panels: tuple[str, Runs], note: str = "", share_x: bool = False) -> Figure:
-    """Draw scores of the same variants in panels (xlabel, {variant: (seeds,)}) side by side.
-
-    Each shows mean, deviation and every seed; on one scale if `share_x`, else on its own.
-    """
+    """Draw panels (xlabel, {variant: (seeds,)}) side by side: mean, deviation and every seed."""
     height = 1.3 + 0.4 * len(panels[0][1])
     figure, axes = new_panels(height, len(panels), note, sharex=share_x, sharey=True)
     for axis, (xlabel, scores) in zip(axes, panels):
@@ -29,10 +26,7 @@ def variants(*panels: tuple[str, Runs], note: str = "", share_x: bool = False) -
 def ablation(
     scores: Runs, published: Mapping[str, float], *, xlabel: str, note: str = "", source: str = ""
 ) -> Figure:
-    """Draw variants' scores {variant: (seeds,)} beside published ones {variant: score}.
-
-    Two panels, since two data sets have two scales: ours with mean, deviation and every seed.
-    """
+    """Draw scores {variant: (seeds,)} beside published ones {variant: score}, on two scales."""
     height = 1.3 + 0.4 * len(scores)
     figure, (ours, theirs) = new_panels(height, 2, note, sharey=True, width_ratios=[3, 2])
     _draw_variants(ours, scores, xlabel)
@@ -72,18 +66,15 @@ def mean_curves(
 ) -> Figure:
     """Draw a score against a parameter: mean and standard deviation over seeds, and each seed.
 
-    values (P,); scores {label: (P, seeds)}; references {label: score} become level lines;
-    `note` states the protocol under the figure.
+    values (P,); scores {label: (P, seeds)}; references {label: score} become level lines.
     """
     figure, (axis,) = new_panels(4)
     for colour, (label, runs) in zip(COLOURS, scores.items()):
         runs = np.asarray(runs)
         beside = np.repeat(values, runs.shape[1]) + 0.012 * np.ptp(values)
         axis.scatter(beside, runs, s=20, facecolors="none", edgecolors=colour)
-        axis.errorbar(
-            values, runs.mean(1), _deviation(runs), color=colour, marker="o", capsize=4,
-            label=label,
-        )  # fmt: skip
+        look = {"color": colour, "marker": "o", "capsize": 4, "label": label}
+        axis.errorbar(values, runs.mean(1), _deviation(runs), **look)
     for colour, (label, score) in zip(COLOURS[len(scores) :], (references or {}).items()):
         axis.axhline(score, color=colour, ls="--", lw=1.5, label=f"{label} ({score:.3f})")
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -108,20 +99,15 @@ def bars(
 
 
 def bands(rows: Mapping[str, tuple], *, xlabel: str, note: str = "") -> Figure:
-    """Draw {label: (lowest, expected, highest)} or (…, values) as bars: what ties leave open.
-
-    `values`, where given, are the scores of some real orders, drawn as ticks.
-    """
+    """Draw {label: (lowest, expected, highest[, values of real orders as ticks])} as bars."""
     figure, (axis,) = new_panels(1.0 + 0.3 * len(rows))
     for row, (lowest, expected, highest, *values) in enumerate(rows.values()):
         axis.barh(row, highest - lowest, left=lowest, height=0.55, color=BLUE, alpha=0.25)
         axis.plot(expected, row, "o", color=BLUE)
         for value in values[0] if values else []:
             axis.plot(value, row, "|", color=RED, ms=13)
-        axis.annotate(
-            f"{lowest:.3f} to {highest:.3f}", (highest, row), (6, -4), textcoords="offset points",
-            fontsize=9,
-        )  # fmt: skip
+        text, beside = f"{lowest:.3f} to {highest:.3f}", {"textcoords": "offset points"}
+        axis.annotate(text, (highest, row), (6, -4), fontsize=9, **beside)
     name_rows(axis, rows)
     axis.margins(x=0.12)
     finish(axis, xlabel, note=note, grid="x")

@@ -39,9 +39,8 @@ def code_maps(
 ) -> Figure:
     """Draw maps of the same videos side by side, {title: (N, 2)}, some groups in colour.
 
-    `groups` {name: (N,) bool}: up to six, each with a colour and a shape, and its name where it
-    lies densest, if there is room; others are grey. `notes` {title: text} stands under a title.
-    ValueError for more groups than can be told apart.
+    `groups` {name: (N,) bool} have a colour, a shape and a name each; others are grey. `notes`
+    {title: text} stands under a title. ValueError for more groups than can be told apart.
     """
     if len(groups) > len(MARKERS):
         raise ValueError(f"{len(groups)} groups; {len(MARKERS)} can be told apart, choose some")
@@ -111,21 +110,15 @@ def bit_balance(uses: Mapping[str, BitUse]) -> Figure:
 def distance_histograms(
     counts: Mapping[str, tuple[np.ndarray, np.ndarray]], note: str = ""
 ) -> Figure:
-    """Draw how far pairs lie apart, {title: (together (K+1,), others (K+1,))}, in columns.
-
-    Each kind is drawn as shares of its own pairs, so that the few are not lost among the many.
-    """
+    """Draw {title: (together (K+1,), others (K+1,))} as shares of the pairs of each, in columns."""
     figure, axes = new_panels(3.1, len(counts), sharex=True, sharey=True)
-    looks = (
-        {"color": BLUE, "hatch": "", "label": "share a category"},
-        {"color": ORANGE, "hatch": "///", "label": "all others"},
-    )
+    looks = (BLUE, "", "share a category"), (ORANGE, "///", "all others")
     for axis, (title, kinds) in zip(axes, counts.items()):
-        for kind, look in zip(kinds, looks):
-            edges = np.arange(len(kind) + 1) - 0.5
-            axis.stairs(kind / kind.sum(), edges, fill=True, alpha=0.45, **look)
+        for kind, (colour, hatch, label) in zip(kinds, looks):
+            share, look = kind / kind.sum(), {"color": colour, "hatch": hatch, "label": label}
+            axis.stairs(share, np.arange(len(kind) + 1) - 0.5, fill=True, alpha=0.45, **look)
             mean = (kind * np.arange(len(kind))).sum() / kind.sum()
-            axis.axvline(mean, color=look["color"], lw=1.5)
+            axis.axvline(mean, color=colour, lw=1.5)
         ylabel = "share of the pairs" if axis is axes[0] else ""
         finish(axis, "Hamming distance", ylabel, title=title)
     axes[-1].legend(frameon=False, fontsize=9)

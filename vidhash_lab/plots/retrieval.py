@@ -26,9 +26,8 @@ def precision_recall(
 ) -> Figure:
     """Draw precision over recall by rank, {panel: {label: Evaluation}}, panels side by side.
 
-    `dashed` names lines (baselines) to tell apart by more than colour; those that `shaded` names
-    get a band, from the worst to the best order within ties. ValueError for results of different
-    protocols, and for a band of "stable" ties.
+    `dashed` names baselines; what `shaded` names gets a band from worst to best ties. ValueError
+    for results of different protocols, and for a band of "stable" ties.
     """
     figure, axes = new_panels(3.9, len(panels), sharex=True, sharey=True)
     for axis, (title, results) in zip(axes, panels.items()):
@@ -45,11 +44,7 @@ def precision_recall(
 
 
 def radius_curves(curves: Mapping[str, Evaluation], *, dashed: Collection[str] = ()) -> Figure:
-    """Draw precision, recall and the share of queries that find nothing by Hamming radius.
-
-    `curves` {label: Evaluation} of codes of one length; the mean is over queries (macro).
-    ValueError for results of different protocols.
-    """
+    """Draw mean precision, recall, empty queries by radius; ValueError for different protocols."""
     figure, axes = new_panels(3.3, 3, sharex=True, sharey=True)
     names = ("precision_macro", "recall_macro", "empty")
     radii = {label: result.radius for label, result in curves.items()}
@@ -71,10 +66,7 @@ def within_radius(
     distances: Sequence[int],
     relevant: Sequence[bool],
 ) -> Figure:
-    """Draw a point of a `RadiusCurve` beside what one query finds there, up to eight film strips.
-
-    query (T, h, w), results (R, T, h, w), distances (R,), relevant (R,) bool: the nearest first.
-    """
+    """Draw a point of a `RadiusCurve` beside a query's results (R, T, h, w), up to eight strips."""
     figure = new_figure(4.6)
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1.75])
     axis = left.subplots()
@@ -92,7 +84,6 @@ def within_radius(
 
 
 def _draw_lines(axis, lines, dashed):
-    """Draw {label: (x, y)}, a colour each; those that `dashed` names are dashed."""
     for colour, (label, (x, y)) in zip(cycle(LINES), lines.items()):
         axis.plot(x, y, "--" if label in dashed else "-", color=colour, lw=1.8, label=label)
 

@@ -1,7 +1,6 @@
 """Videos as film strips: what a method sees of them, guesses, finds and clusters.
 
-T frames per video, V views, R results, K bits; pictures are (T, h, w) or (T, h, w, 3) uint8. Right
-and wrong are told apart by a sign as well as by colour.
+T frames per video, V views, R results, K bits; pictures are (T, h, w) or (T, h, w, 3) uint8.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,10 +30,9 @@ def masked_views(frames: np.ndarray, masked: np.ndarray) -> Figure:
 
 
 def reconstruction(frames: np.ndarray, masked: np.ndarray, guesses: np.ndarray) -> Figure:
-    """Draw a video, the frames one view sees, and its guesses for the hidden ones.
+    """Draw a video (T, h, w), the frames one view sees, and its guesses for the hidden ones.
 
-    frames and guesses are (T, h, w), masked (T,) True = hidden. A guess is a feature vector, not a
-    picture: pass the training frame whose features are nearest to it.
+    `masked` (T,) is True = hidden; guesses (T, h, w) are training frames of nearest features.
     """
     masked = np.asarray(masked)
     rows = [frames, _hide(frames, masked), _hide(guesses, ~masked)]
@@ -49,10 +47,9 @@ def query_results(
     relevant: Sequence[bool] | None,
     bits: int,
 ) -> Figure:
-    """Draw a query's film strip above its results, nearest first, right and wrong ones marked.
+    """Draw a query's film strip (T, h, w) above its results (R, T, h, w), nearest first.
 
-    query (T, h, w), results (R, T, h, w), distances (R,) in bits of K, relevant (R,) bool or None
-    where videos have no labels.
+    distances (R,) are in bits of K; relevant (R,) bool marks right and wrong ones, None nothing.
     """
     figure, axes = _strips(1 + len(results))
     relevant = [None] * len(results) if relevant is None else relevant
@@ -63,10 +60,7 @@ def query_results(
 def film_strips(
     videos: Sequence[np.ndarray], labels: Sequence[str], colours: Sequence[str] | None = None
 ) -> Figure:
-    """Draw several videos (R, T, h, w) one below the other, each with its label.
-
-    `colours` (R,) are those of the labels and of a box around each video.
-    """
+    """Draw videos (R, T, h, w) one below the other, labels, and boxes in `colours` (R,)."""
     figure, axes = _strips(len(videos))
     for axis, frames, label, colour in zip(axes, videos, labels, colours or ["black"] * len(axes)):
         _draw_strip(axis, frames, frame=colour if colours else None)
@@ -89,10 +83,7 @@ def scenes(frames: np.ndarray, rows: Mapping[str, Sequence[int]]) -> Figure:
 
 
 def gates(frames: np.ndarray, openings: Mapping[str, np.ndarray]) -> Figure:
-    """Draw how far gates open, {name: (T, H)} from 0 to 1, over time below a film strip (T, h, w).
-
-    Each map's channels are sorted by their mean, and share one colour scale with the others.
-    """
+    """Draw openings of gates {name: (T, H)} over time below a strip (T, h, w), channels sorted."""
     T = len(frames)
     figure = new_figure(0.5 + 1.55 * len(openings))
     maps = _below_strip(figure, frames, [1.4] * len(openings), sharex=True)
@@ -111,7 +102,6 @@ def gates(frames: np.ndarray, openings: Mapping[str, np.ndarray]) -> Figure:
 
 
 def _strips(count):
-    """Return a figure with `count` rows for film strips, one below the other."""
     figure = new_figure(0.42 * count + 0.25)
     figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02, hspace=0.02)
     return figure, figure.subplots(count, squeeze=False)[:, 0]
@@ -152,12 +142,10 @@ def draw_results(axes, query, results, texts, relevant):
 
 
 def _label(axis, text, colour="black"):
-    """Write a label to the left of a film strip."""
     axis.text(-0.012, 0.5, text, transform=axis.transAxes, ha="right", va="center", color=colour)
 
 
 def _hide(frames, hidden):
-    """Paint the frames where `hidden` (T,) is True in one light grey."""
     frames = np.array(frames)
     frames[np.asarray(hidden)] = 215
     return frames

@@ -1,7 +1,6 @@
-"""One look for all figures: page width, colours that colour-blind readers can tell apart.
+"""One look for all figures: page width, and Okabe and Ito's colours, for colour-blind readers too.
 
-Colours are Okabe and Ito's. Figures are drawn without pyplot, so that none is shown twice or kept
-alive, and no setting of the reader's own figures is touched.
+Figures are drawn without pyplot: none is shown twice, and no setting of the reader's is touched.
 """
 
 from matplotlib.figure import Figure
@@ -26,10 +25,7 @@ def new_panels(height, count=1, note="", **sharing):
 
 
 def finish(axis, xlabel="", ylabel="", *, title="", note="", grid="both"):
-    """Label an axis, take away what is not data, and lay a light grid behind what is.
-
-    `note` states the protocol below the label; `grid` names the axes that have grid lines.
-    """
+    """Label an axis, the protocol `note` below, and lay a grid along `grid` behind what is data."""
     axis.set_xlabel(xlabel + (f"\n{note}" if note else ""))
     axis.set_ylabel(ylabel)
     axis.set_title(title, fontsize=11)

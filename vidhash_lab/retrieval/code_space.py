@@ -1,10 +1,8 @@
 """The space of codes: how its bits are used, who lies near whom, and a map of it.
 
-A map is a projection and can mislead: UMAP (McInnes, Healy and Melville, https://arxiv.org/abs/
-1802.03426) keeps neighbours together, while distances between groups, their sizes and their shapes
-say little. So numbers come from Hamming distances themselves, before any projection.
-
-N videos, K bits, C labels; codes are packed (N, K/8) uint8.
+A map by UMAP (McInnes, Healy and Melville, https://arxiv.org/abs/1802.03426) keeps neighbours
+together; distances between groups, their sizes and shapes say little. So numbers come from Hamming
+distances, before any projection. N videos, K bits, C labels; codes are packed (N, K/8) uint8.
 """
 
 import warnings
@@ -55,23 +53,14 @@ def bit_use(codes: np.ndarray) -> BitUse:
 
 
 def purity(codes: np.ndarray, labels: np.ndarray, k: int = 10) -> float:
-    """Mean share of a video's k nearest others that share a label with it.
-
-    Codes are packed (N, K/8), labels (N, C). The nearest in Hamming space, expected over all
-    orders of those at the same distance; ValueError for k outside 1..N-1.
-    """
+    """Mean share of the k nearest, 1..N-1, that share a label, expected over orders of ties."""
     result = evaluate(codes, codes, labels, labels, k=(k,), exclude_self=True)
     return float(result.precision[k - 1])
 
 
 def pair_distances(codes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Count pairs of videos at each distance -> those that share a label, all others: (K+1,) each.
-
-    Codes are packed (N, K/8), labels (N, C). Every pair counts twice, once from either side; no
-    video is paired with itself.
-    """
-    sets = checked_words(codes, codes, labels, labels, exclude_self=True)
-    total, relevant = count_distances(*sets)
+    """Count pairs of videos (each twice) by distance -> those that share a label, others (K+1,)."""
+    total, relevant = count_distances(*checked_words(codes, codes, labels, labels, True))
     together = relevant.sum(axis=0, dtype=np.int64)
     return together, total.sum(axis=0, dtype=np.int64) - together
 
@@ -81,10 +70,7 @@ def project(
 ) -> np.ndarray:
     """Lay packed codes out on a plane by UMAP with the Hamming metric -> (N, 2) float32.
 
-    UMAP gets each code's exact nearest neighbours from `HammingIndex`: nothing is N x N. More
-    `n_neighbors` show more of the whole and less of the detail; `min_dist` is how tightly points
-    that are alike may lie. The same seed gives the same map on one machine. ValueError for
-    `n_neighbors` outside 2..N-1.
+    More `n_neighbors`, 2 to N-1, show more of the whole; `min_dist` is how tightly points may lie.
     """
     import umap  # compiles for seconds at its import, and only maps need it
 
@@ -98,14 +84,9 @@ def project(
     place = np.where(is_own.any(1), is_own.argmax(1), -1)
     found[own, place], distances[own, place] = found[:, 0], distances[:, 0]
     found[:, 0], distances[:, 0] = own, 0
-    reducer = umap.UMAP(
-        n_neighbors=n_neighbors,
-        min_dist=min_dist,
-        metric="hamming",
-        random_state=seed,
-        n_jobs=1,
-        precomputed_knn=(found, distances.astype(np.float32) / K, None),
-    )
+    neighbours = found, distances.astype(np.float32) / K, None
+    options = {"n_neighbors": n_neighbors, "min_dist": min_dist, "precomputed_knn": neighbours}
+    reducer = umap.UMAP(metric="hamming", random_state=seed, n_jobs=1, **options)
     with warnings.catch_warnings():
         # UMAP warns of neighbours that it did not find itself and of codes that videos share.
         warnings.filterwarnings("ignore", module="umap")

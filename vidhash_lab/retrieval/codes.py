@@ -1,7 +1,6 @@
-"""Binary codes: encode a feature set, pack and unpack.
+"""Binary codes of N videos, K bits: encode a feature set, pack and unpack.
 
 Codes are kept packed, (N, K/8) uint8 in the order of `numpy.packbits`; bit 1 stands for +1.
-N videos, K bits.
 """
 
 import numpy as np
@@ -16,9 +15,7 @@ def encode(
 ) -> np.ndarray:
     """Hash every video of a feature set -> packed codes (N, K/8) uint8.
 
-    Runs in float32 and evaluation mode: a bit is a sign, and bfloat16 would flip those near zero.
-    The model comes back in the mode and on the device it was on. ValueError for videos that do not
-    fit the model.
+    In float32: bfloat16 would flip bits near zero. ValueError for videos that do not fit the model.
     """
     import lightning_fabric  # slow to import, and only this function needs it
 
@@ -29,13 +26,10 @@ def encode(
     model.eval().to(fabric.device)
     try:
         with torch.inference_mode():
-            codes = [
-                pack(model.encode(fabric.to_device(frames)))
-                for _, frames in feature_set.batches(batch_size)
-            ]
+            batches = (fabric.to_device(frames) for _, frames in feature_set.batches(batch_size))
+            return np.concatenate([pack(model.encode(frames)) for frames in batches])
     finally:
         model.train(was_training).to(device_before)
-    return np.concatenate(codes)
 
 
 def pack(codes: torch.Tensor | np.ndarray) -> np.ndarray:

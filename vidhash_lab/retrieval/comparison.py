@@ -1,7 +1,6 @@
 """Is A better than B? A paired bootstrap over queries, after averaging over seeds.
 
-One seed is an anecdote, and so is one draw of queries: a difference in mAP means something when it
-is larger than what other queries from the same source would make of it.
+A difference in mAP means something when it is larger than what other queries would make of it.
 """
 
 from collections.abc import Sequence
@@ -18,8 +17,7 @@ class Comparison:
     """Mean average precision at k of two sides, a and b, over the same queries.
 
     `difference` is a - b, `interval` its 95% bootstrap interval over queries, `p_value` two-sided.
-    `mean`, `deviation` and `seeds` are pairs (a, b): the mean and standard deviation over that
-    many seeds (NaN for one). Queries are drawn again, seeds are not.
+    `mean` and `deviation` (NaN for one) over `seeds` are pairs (a, b).
     """
 
     k: int
@@ -48,9 +46,7 @@ def compare(
 ) -> Comparison:
     """Ask whether a is better than b at k by a paired bootstrap over queries.
 
-    Each side is an Evaluation or a sequence of them (seeds), whose average precision is averaged
-    query by query first. ValueError unless all have the same queries and protocol and hold `k`;
-    only the bits may differ, for 32 against 64 bits is a fair question.
+    Evaluations of several seeds are averaged. ValueError unless queries and protocol agree.
     """
     sides = [[s] if isinstance(s, Evaluation) else list(s) for s in (evaluation_a, evaluation_b)]
     _check_comparable(sides, k)
@@ -76,7 +72,6 @@ def compare(
 
 
 def _check_comparable(sides, k):
-    """ValueError unless all evaluations of both sides share queries and protocol and hold k."""
     runs = [run for side in sides for run in side]
     if not all(sides):
         raise ValueError("compare needs at least one evaluation on each side")

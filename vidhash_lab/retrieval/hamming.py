@@ -1,8 +1,7 @@
 """Hamming distances and shared labels of packed codes: matrices, histograms, ranked relevance.
 
 Codes are packed (N, K/8) uint8 in the order of numpy.packbits, K bits each; labels are multi-hot
-(N, C). The compiled functions go through the whole database for each query, on every core, and
-never hold a (Q, N) matrix of distances; `metrics` needs little more than the histograms they count.
+(N, C). The compiled functions use every core and never hold a (Q, N) matrix of distances.
 """
 
 import functools
@@ -19,8 +18,7 @@ BYTES, ONES = np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0x0101010101010101)
 def distances(query_codes: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Count the bits in which codes (Q, K/8) and (N, K/8) differ -> distances (Q, N) int32.
 
-    It takes 13 bytes a pair while it runs and returns 4 of them: pass large sets in blocks of
-    queries. ValueError for codes that are not packed or have different widths.
+    Takes 13 bytes a pair: pass large sets in blocks. ValueError for codes of different widths.
     """
     queries, items = (_as_words(rows) for rows in _check_both_codes(query_codes, codes))
     by_word = zip(queries.T, items.T)
@@ -28,11 +26,7 @@ def distances(query_codes: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def is_relevant(query_labels: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Tell which items share at least one label with a query: (Q, C), (N, C) -> (Q, N) bool.
-
-    The row of a single query, (C,), gives (N,). ValueError where labels are None or have
-    different numbers of columns.
-    """
+    """Tell which items share a label with a query: (Q, C) or (C,), (N, C) -> (Q, N) or (N,)."""
     _check_labelled(query_labels, labels)
     # Counts of shared labels by the fast product of floats; they are exact below 2 ** 24.
     return np.asarray(query_labels, np.float32) @ np.asarray(labels, np.float32).T > 0
@@ -42,10 +36,8 @@ def check_codes(name: str, codes: np.ndarray) -> np.ndarray:
     """Return packed codes as an array; ValueError says what is wrong with the `name` codes."""
     codes = np.asarray(codes)
     if codes.dtype != np.uint8 or codes.ndim != 2 or 0 in codes.shape:
-        raise ValueError(
-            f"{name} codes must be packed bits, a non-empty (N, K/8) uint8 array, "
-            f"not {codes.dtype} {codes.shape}"
-        )
+        wanted = "packed bits, a non-empty (N, K/8) uint8 array"
+        raise ValueError(f"{name} codes must be {wanted}, not {codes.dtype} {codes.shape}")
     return codes
 
 
@@ -67,21 +59,16 @@ def _check_labelled(query_labels, labels):
 
 
 def checked_words(query_codes, database_codes, query_labels, database_labels, exclude_self=False):
-    """Check codes and labels -> what `count_distances` takes, in its order.
-
-    With `exclude_self`, query i is database item i and leaves it out.
-    """
+    """Check codes and labels for `count_distances`; with `exclude_self`, query i skips item i."""
     codes = _check_both_codes(query_codes, database_codes)
     _check_labelled(query_labels, database_labels)
     labels = np.asarray(query_labels), np.asarray(database_labels)
     for name, its_codes, its_labels in zip(("query", "database"), codes, labels):
+        wanted = f"{name} labels must be multi-hot, ({len(its_codes)}, C) for as many codes"
         if its_labels.ndim != 2 or len(its_labels) != len(its_codes):
-            raise ValueError(
-                f"{name} labels must be multi-hot, ({len(its_codes)}, C) for as many codes, "
-                f"not {its_labels.shape}"
-            )
+            raise ValueError(f"{wanted}, not {its_labels.shape}")
         if not ((its_labels == 0) | (its_labels == 1)).all():
-            raise ValueError(f"{name} labels must be multi-hot, 0 or 1, not class numbers")
+            raise ValueError(f"{wanted}, of 0 and 1, not class numbers")
     _check_widths("labels", "columns", *labels)
     queries, items = map(len, codes)
     if exclude_self and queries != items:
@@ -137,11 +124,7 @@ def _in_torch_threads(compiled):
 @_in_torch_threads
 @njit(parallel=True, nogil=True, cache=True)
 def count_distances(query_codes, codes, query_labels, labels, own_item, bits):
-    """Count the items at each distance -> all and relevant ones, each (Q, bits + 1) int32.
-
-    Codes and labels are rows of words; relevant items share a label with the query. Query i
-    leaves out item `own_item[i]` (-1: none).
-    """
+    """Count items by distance -> all, relevant (Q, bits + 1); query i skips item `own_item[i]`."""
     total = np.zeros((len(query_codes), bits + 1), np.int32)
     relevant = np.zeros((len(query_codes), bits + 1), np.int32)
     for query in prange(len(query_codes)):
@@ -158,10 +141,7 @@ def count_distances(query_codes, codes, query_labels, labels, own_item, bits):
 @_in_torch_threads
 @njit(parallel=True, nogil=True, cache=True)
 def ranked_relevance(query_codes, codes, query_labels, labels, own_item, total):
-    """Order all items by distance, then by place in the database -> relevance (Q, N) bool.
-
-    A counting sort: `total` (Q, bits + 1) are the histograms of the same queries.
-    """
+    """Sort by distance, then place, counting by `total` (Q, bits + 1) -> relevance (Q, N) bool."""
     ranked = np.zeros((len(query_codes), total[0].sum()), np.bool_)
     for query in prange(len(query_codes)):
         rank = np.cumsum(total[query]) - total[query]  # of the next item at each distance

@@ -1,17 +1,14 @@
 """Retrieval metrics for binary codes, exact under ties, without an N x N matrix.
 
-Hamming distances are integers, so many items share one, and a sort leaves them in any order. All
-that matters of a query is two histograms over the distances 0..K, of all items and of the
-relevant ones: expected, best and worst values follow in closed form (McSherry and Najork,
-"Computing information retrieval performance measures efficiently in the presence of tied
-scores", ECIR 2008, https://doi.org/10.1007/978-3-540-78646-7_38).
-
-`score` judges a model on a data set, `evaluate` codes and labels, `average_precision` rankings.
+Hamming distances are integers, so many items share one, and a sort leaves them in any order. Two
+histograms over the distances 0..K, of all items and of the relevant ones, are all that matters of a
+query: expected, best and worst values follow in closed form (McSherry and Najork, "Computing
+information retrieval performance measures efficiently in the presence of tied scores", ECIR 2008,
+https://doi.org/10.1007/978-3-540-78646-7_38).
 
 Q queries, N items that a query can find, K bits, C labels, G ranks, B queries of a block. Codes
 are packed (N, K/8) uint8 in the order of numpy.packbits; smaller distance is closer. Two videos
-are relevant to each other when they share at least one label. A query with nothing relevant
-scores 0 everywhere.
+are relevant to each other when they share a label. A query with nothing relevant scores 0.
 """
 
 from collections.abc import Sequence
@@ -21,13 +18,8 @@ import numpy as np
 from torch import nn
 
 from vidhash_lab.data.features import VideoDataset
+from vidhash_lab.retrieval import hamming
 from vidhash_lab.retrieval.codes import encode
-from vidhash_lab.retrieval.hamming import (
-    checked_words,
-    count_distances,
-    ranked_relevance,
-    row_blocks,
-)
 
 CUTOFFS = (5, 20, 40, 60, 80, 100)
 DENOMINATORS = {"k": "K", "min": "min(K, relevant)", "relevant": "relevant in top K"}
@@ -43,8 +35,7 @@ class RadiusCurve:
     """Precision and recall of all that lies within a Hamming radius 0..K, each array (K+1,).
 
     "micro" divides counts summed over queries, "macro" averages the queries' own ratios. A query
-    that retrieves nothing has precision 0, and `empty` is the share of such queries: precision
-    within radius 2 is `precision_macro[2]`, to be read beside `empty[2]`.
+    that finds nothing has precision 0, and `empty` is the share of such queries.
     """
 
     radius: np.ndarray
@@ -59,11 +50,10 @@ class RadiusCurve:
 class Evaluation:
     """What `evaluate` found, with the protocol that makes it comparable.
 
-    `average_precision[k]` is (Q,); `relevant` (Q,) counts what each query could find. `ranks`
-    (G,) holds every rank to 100 (or to the largest k), then a geometric grid up to N; `precision`
-    and `recall` (G,) are means over queries of the top `ranks`, ties broken as in the average
-    precision ("best" and "worst" are bounds). `radius` is the same whatever the ties, and so are
-    `histograms`, two (Q, K+1): items at each distance, and the relevant ones among them.
+    `average_precision[k]` is (Q,); `relevant` (Q,) counts what each query could find. `ranks` (G,)
+    are all to 100 (or to the largest k), then a geometric grid up to N; `precision` and `recall`
+    (G,) are means over queries of the top `ranks`, with ties as in the average precision. `radius`
+    and `histograms`, two (Q, K+1) of all items and of the relevant ones, do not depend on ties.
     """
 
     average_precision: dict[int, np.ndarray]
@@ -101,10 +91,7 @@ class Evaluation:
         return np.interp(recall, [0.0, *self.recall], [self.precision[0], *self.precision])
 
     def with_ties(self, ties: str) -> "Evaluation":
-        """Break ties as "expected", "best" or "worst" do, from the same histograms.
-
-        ValueError for "stable": only `evaluate` knows the order of the database.
-        """
+        """Evaluate with other ties, from the same histograms; ValueError for "stable"."""
         if ties == self.ties:
             return self
         _check_choices(ties=ties)
@@ -136,32 +123,24 @@ def score(
     """Search the database of a data set with all its queries and judge what is found.
 
     `model` encodes each set once; packed codes (query, database) may stand in its place. Where
-    the query set is the database (`self_query`), no video finds itself. Videos are relevant to
-    each other by `labels` or by "fine_labels"; `k`, `ties` and `denominator` are those of
-    `evaluate`. ValueError where a set has no such labels.
+    the query set is the database (`self_query`), no video finds itself. `labels` or "fine_labels"
+    decide what is relevant; the rest is as in `evaluate`. ValueError where a set has no labels.
     """
     _check_choices(ties=ties, denominator=denominator, labels=labels)
     cutoffs = _checked_cutoffs(k, len(dataset.database) - dataset.self_query)
-    for name in ("query", "database"):
-        feature_set = getattr(dataset, name)
-        if getattr(feature_set, labels) is None:
+    known = getattr(dataset.query, labels), getattr(dataset.database, labels)
+    for name, its_labels in zip(("query", "database"), known):
+        if its_labels is None:
             raise ValueError(
                 f"{dataset.name}: the {name} set has no `{labels}`, which decide what is relevant. "
-                f"Add them, (N, C) multi-hot, to {feature_set.paths[0]}."
+                f"Add them, (N, C) multi-hot, to {getattr(dataset, name).paths[0]}."
             )
     codes = model
     if isinstance(model, nn.Module):
         query_codes = encode(model, dataset.query)
         codes = query_codes, query_codes if dataset.self_query else encode(model, dataset.database)
-    return evaluate(
-        *codes,
-        getattr(dataset.query, labels),
-        getattr(dataset.database, labels),
-        k=cutoffs,
-        ties=ties,
-        denominator=denominator,
-        exclude_self=dataset.self_query,
-    )
+    protocol = {"ties": ties, "denominator": denominator, "exclude_self": dataset.self_query}
+    return evaluate(*codes, *known, k=cutoffs, **protocol)
 
 
 def evaluate(
@@ -178,23 +157,22 @@ def evaluate(
     """Score (Q, K/8) and (N, K/8) codes with (Q, C) and (N, C) multi-hot labels -> Evaluation.
 
     AP@k = sum over ranks r <= k of rel(r) * precision(r), divided by k ("k", as the released
-    repositories do), by min(k, relevant) ("min") or by the relevant ones of the top k
-    ("relevant"). Without `k`, those of 5, 20, 40, 60, 80, 100 that the database can fill, or its
-    size if that is below 5. Within a distance, `ties` takes the mean over all orders
-    ("expected"), the bounds ("best", "worst") or database order ("stable"). `exclude_self`: query
-    i is database item i and must not find itself. ValueError for unknown names, wrong shapes, and
-    k above the number of items that a query can find.
+    repositories do), by min(k, relevant) ("min") or by the relevant ones of the top k ("relevant").
+    Without `k`, those of `CUTOFFS` that the database can fill, or its size if that is below 5.
+    Within a distance, `ties` takes the mean over all orders ("expected"), the bounds ("best",
+    "worst") or database order ("stable"). `exclude_self`: query i is database item i and must not
+    find itself. ValueError for unknown names, wrong shapes, and k above what a query can find.
     """
     _check_choices(ties=ties, denominator=denominator)
     sets = query_codes, database_codes, query_labels, database_labels
-    *words, own_item, bits = checked_words(*sets, exclude_self)
+    *words, own_item, bits = hamming.checked_words(*sets, exclude_self)
     num_queries, database_size = len(words[0]), len(words[1])
     cutoffs = _checked_cutoffs(k, database_size - bool(exclude_self))
-    total, relevant = count_distances(*words, own_item, bits)
+    total, relevant = hamming.count_distances(*words, own_item, bits)
 
     def ranked(rows):
         queries = words[0][rows], words[1], words[2][rows], words[3], own_item[rows]
-        return ranked_relevance(*queries, total[rows])
+        return hamming.ranked_relevance(*queries, total[rows])
 
     return Evaluation(
         **_score_by_rank(total, relevant, cutoffs, ties, denominator, ranked),
@@ -211,10 +189,7 @@ def evaluate(
 
 
 def average_precision(
-    relevance: np.ndarray,
-    k: int,
-    denominator: str = "k",
-    total_relevant: np.ndarray | None = None,
+    relevance: np.ndarray, k: int, denominator: str = "k", total_relevant: np.ndarray | None = None
 ) -> np.ndarray:
     """Average precision at k of (Q, N) bool relevance in ranked order -> (Q,).
 
@@ -257,7 +232,7 @@ def _score_by_rank(total, relevant, cutoffs, ties, denominator, ranked=None):
     ranks = np.arange(1, min(max([100, *cutoffs]), items) + 1)
     ranks = np.union1d(ranks, np.geomspace(len(ranks), items, 100).round().astype(int))
     scores, precision, recall = [], 0, 0
-    for rows in row_blocks(len(found), items if ties == "stable" else 8 * len(ranks)):
+    for rows in hamming.row_blocks(len(found), items if ties == "stable" else 8 * len(ranks)):
         if ties == "stable":
             order = ranked(rows)
             hits = np.add.reduceat(order, [0, *ranks[:-1]], axis=1, dtype=np.int64).cumsum(axis=1)
@@ -268,12 +243,8 @@ def _score_by_rank(total, relevant, cutoffs, ties, denominator, ranked=None):
             scores.append([_tied_precision(*block, gain, k, ties, denominator) for k in cutoffs])
         precision = precision + (hits / ranks).sum(axis=0) / len(found)
         recall = recall + (hits / np.maximum(found[rows, None], 1)).sum(axis=0) / len(found)
-    return {
-        "average_precision": dict(zip(cutoffs, np.hstack(scores))),
-        "ranks": ranks,
-        "precision": precision,
-        "recall": recall,
-    }
+    scores = dict(zip(cutoffs, np.hstack(scores)))
+    return {"average_precision": scores, "ranks": ranks, "precision": precision, "recall": recall}
 
 
 def _tie_groups(total, relevant, ranks):
@@ -353,9 +324,7 @@ def _checked_cutoffs(k, items):
         return [cutoff for cutoff in CUTOFFS if cutoff <= items] or [items]
     for cutoff in np.atleast_1d(k):
         if cutoff != int(cutoff) or not 1 <= cutoff <= items:
-            raise ValueError(
-                f"k={cutoff} must be a whole number in 1..{items}, the items to be found"
-            )
+            raise ValueError(f"k={cutoff} must be a whole number in 1..{items}, the items to find")
     return [int(cutoff) for cutoff in np.atleast_1d(k)]
 
 

@@ -15,9 +15,8 @@ from vidhash_lab.retrieval.hamming import checked_words, count_distances
 class TwinProbe:
     """How codes rank videos of a query's own fine label and of its twin, each (Q,).
 
-    `own_rank` and `twin_rank` are mean ranks, 1 = nearest, expected under ties; `preference` is the
-    share of (own, twin) pairs in which the own one is nearer, ties by half: 0.5 cannot tell them
-    apart. Queries without videos of both in the database are NaN.
+    Ranks are means, 1 = nearest, expected under ties; `preference` is the share of (own, twin)
+    pairs in which the own one is nearer, ties by half. NaN where the database does not hold both.
     """
 
     own_rank: np.ndarray
@@ -38,14 +37,12 @@ def twin_probe(
 ) -> TwinProbe:
     """Ask whether codes tell fine labels from their twins -> TwinProbe.
 
-    `twins` (C,) names the twin of each fine label, for example the story told backwards: the same
-    pictures in another order, which only codes that know about time can tell apart. ValueError
+    `twins` (C,) names the twin of each fine label, for example the story told backwards. ValueError
     unless twins are pairs, c = twins[twins[c]] and not c itself.
     """
-    twins, query_labels = np.asarray(twins), np.asarray(query_labels)
-    places = np.arange(len(twins))
-    paired = twins.shape == places.shape and set(twins.tolist()) == set(places.tolist())
-    if not paired or (twins[twins] != places).any() or (twins == places).any():
+    twins, query_labels, places = np.asarray(twins), np.asarray(query_labels), np.arange(len(twins))
+    is_order = np.array_equal(np.sort(twins, axis=None), places)
+    if not is_order or (twins[twins] != places).any() or (twins == places).any():
         raise ValueError(f"twins must be pairs of the {len(twins)} fine labels, not {twins}")
     if query_labels.shape[1:] != twins.shape:
         raise ValueError(f"{len(twins)} twins for labels of shape {query_labels.shape}")

@@ -25,14 +25,11 @@ class HammingIndex:
     def search(self, query_codes: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the k nearest of (Q, K/8) codes -> distances (Q, k) int32, indices (Q, k) int64.
 
-        Sorted by distance, then by place in the database. ValueError for k outside 1..N and for
-        codes of another width.
+        By distance, then place in the database. ValueError for k outside 1..N or another width.
         """
-        query_codes = check_codes("query", query_codes)
-        if query_codes.shape[1] != self._index.code_size:
-            raise ValueError(
-                f"query codes have {query_codes.shape[1]} bytes, the index {self._index.code_size}"
-            )
+        query_codes, width = check_codes("query", query_codes), self._index.code_size
+        if query_codes.shape[1] != width:
+            raise ValueError(f"query codes have {query_codes.shape[1]} bytes, the index {width}")
         if not 1 <= k <= len(self):
             raise ValueError(f"k={k} must lie in 1..{len(self)}, the number of items in the index")
         return self._index.search(np.ascontiguousarray(query_codes), k)
@@ -43,9 +40,7 @@ def retrieve(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Search the k nearest of one query -> distances (k,), indices (k,), relevant (k,) bool.
 
-    `index` holds the codes of the data set's database, `query_codes` (Q, K/8) those of all its
-    queries. A result is relevant when it shares a label with the query; without labels, `relevant`
-    is None.
+    `query_codes` (Q, K/8) are those of all queries; without labels, `relevant` is None.
     """
     distances, found = (array[0] for array in index.search(query_codes[[query]], k))
     if dataset.query.labels is None or dataset.database.labels is None:
@@ -57,11 +52,7 @@ def retrieve(
 def nearest_frames(
     features: torch.Tensor | np.ndarray, feature_set: FeatureSet, videos: int = 500
 ) -> np.ndarray:
-    """Show features (M, D) as pictures: the nearest frame of each, (M, h, w[, 3]) uint8.
-
-    Features have no picture of their own. The frames searched are those of the first `videos` of
-    the set, by Euclidean distance.
-    """
+    """Show features (M, D) as the nearest frame of the first `videos` -> (M, h, w[, 3]) uint8."""
     import faiss
 
     rows = np.arange(min(videos, len(feature_set)))

@@ -3,11 +3,8 @@
     python -m vidhash_lab.runs notebooks/02_masking_ratio.ipynb --folder build/run -p epochs 30
     python -m vidhash_lab.runs notebooks/*.ipynb --refresh
 
-The first executes a copy; the second executes notebooks in full and writes them back cleaned,
-with their figures, as they are committed. `vidhash_lab.runs.sweeps` runs a notebook over a grid.
-
-papermill, nbformat, nbconvert and PIL are imported where a notebook is run or cleaned: one that
-only records a number would wait two seconds for them.
+The second executes notebooks in full and writes them back cleaned, with their figures. What is slow
+to import is imported where a notebook is run: recording a number does not need it.
 """
 
 import argparse
@@ -46,14 +43,10 @@ def run_notebook(
     *,
     progress_bar: bool = True,
 ) -> Path:
-    """Execute a copy of `notebook` in `folder` -> path of the executed copy.
+    """Execute a copy of `notebook` in `folder`, with a `metrics.json` (see `read_run`) -> its path.
 
-    Beside it, `metrics.json` holds what the notebook recorded, the parameters, the seconds, and
-    checksums of itself and of the arrays that were saved: see `read_run`.
-    Paths among the parameters are relative to where the call is made, not to the notebook.
-
-    Raises ValueError for a parameter that the notebook does not have or that is no plain JSON
-    value, before anything runs.
+    Paths among the parameters are relative to where the call is made. ValueError for a parameter
+    that the notebook does not have or that is no plain JSON value.
     """
     import papermill
 
@@ -70,7 +63,9 @@ def run_notebook(
             iopub_timeout=600, raise_on_iopub_timeout=True,
         )  # fmt: skip
     run = {"notebook": notebook.name, "code": code_hash(executed), "parameters": parameters}
-    run |= {"metrics": recorded_metrics(executed), "seconds": time.perf_counter() - started}
+    run |= {"metrics": {}, "seconds": time.perf_counter() - started}
+    for output in (each for cell in executed.cells for each in cell.get("outputs", [])):
+        run["metrics"] |= output.get("data", {}).get(METRICS_TYPE, {})
     write_run(folder, run)
     return output
 
@@ -82,10 +77,7 @@ def write_run(folder: Path, run: dict) -> None:
 
 
 def read_run(folder: str | Path) -> dict:
-    """Read the `metrics.json` of a run and check it, and the arrays beside it -> dict.
-
-    Raises FileNotFoundError where one of them is missing, DataError where it was changed since.
-    """
+    """Read `metrics.json`; FileNotFoundError, or DataError where it or its arrays were changed."""
     path = Path(folder) / "metrics.json"
     with refusing_damage(path, "not the metrics of a run"):
         run = json.loads(path.read_text())
@@ -109,9 +101,8 @@ def check_parameters(notebook: str | Path, parameters: dict) -> None:
             if json.loads(json.dumps(value)) == value:
                 continue
         raise ValueError(
-            f"{notebook}: parameter {name} = {value!r} is no plain JSON value (a number, string, "
-            "list, dict, true, false, null). Turn arrays and tuples into lists, numpy scalars into "
-            "numbers, paths into strings."
+            f"{notebook}: parameter {name} = {value!r} is no plain JSON value. Turn arrays and "
+            "tuples into lists, numpy scalars into numbers, paths into strings."
         )
 
 
@@ -133,15 +124,6 @@ def record_metrics(**metrics: float | int | str) -> None:
     shown = {n: f"{v:.3f}" if isinstance(v, float) else v for n, v in metrics.items()}
     text = "\n".join(f"{name} = {value}" for name, value in shown.items())
     display({METRICS_TYPE: metrics, "text/plain": text}, raw=True)
-
-
-def recorded_metrics(notebook: "NotebookNode") -> dict:
-    """Collect what the cells of an executed notebook recorded -> dict."""
-    found = {}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            found |= output.get("data", {}).get(METRICS_TYPE, {})
-    return found
 
 
 def save_figure(figure: "Figure", name: str) -> "Figure":
@@ -180,9 +162,9 @@ def environment(changes: dict[str, str]) -> Iterator[None]:
 
 def code_hash(notebook: "NotebookNode") -> str:
     """Hash the code cells of a notebook: what a committed run must have been made from."""
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    code = [c.source for c in cells if "injected-parameters" not in c.metadata.get("tags", [])]
-    return _hash(code)
+    cells, injected = notebook.cells, "injected-parameters"
+    own = (c for c in cells if injected not in c.metadata.get("tags", []))
+    return _hash([cell.source for cell in own if cell.cell_type == "code"])
 
 
 def _hash(value):
@@ -195,10 +177,7 @@ def _file_hash(path):
 
 
 def clean(notebook: "NotebookNode") -> "NotebookNode":
-    """Strip what a reader does not see: timings, progress bars, widgets without their state.
-
-    Pictures keep 256 colours, which makes the file a third as large.
-    """
+    """Strip timings, progress bars, widgets without state; pictures keep 256 colours."""
     for place in (notebook, *notebook.cells):
         for key in ("papermill", "widgets", "execution"):
             place.metadata.pop(key, None)

@@ -23,14 +23,7 @@ from vidhash_lab.data.catalog import open_dataset
 from vidhash_lab.data.files import DataError, written_whole
 from vidhash_lab.models import METHODS
 from vidhash_lab.models.hasher import VideoHasher
-from vidhash_lab.runs.runs import (
-    check_parameters,
-    code_hash,
-    default_values,
-    environment,
-    read_run,
-    run_notebook,
-)
+from vidhash_lab.runs import runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,23 +46,18 @@ def sweep(
     """Run a notebook for every point of a grid -> pandas table, a row a run, in the grid's order.
 
     Args:
-        grid: {parameter: list of values}, all combinations; or a list of such dicts, one grid
-            after the other, where parameters hang together.
-        folder: each run has a folder of its own in it.
+        grid: {parameter: list of values}, all combinations; or a list of such dicts.
+        folder: each run has a folder of its own in it; two sweeps of one folder share their runs.
         n_jobs: runs at a time; the kernel of each gets its share of the cores.
         backend: of joblib: "loky" for processes of this machine, "dask" (with the client that is
             connected, else one made for the sweep) and "ray" with `pip install vidhash-lab[sweep]`.
 
     Columns are the parameters, `status`, every recorded metric, `seconds`, `error` and `folder`. A
-    run is "kept", not run again, where nothing that it is made from has changed: the parameters,
-    the notebook's code, the package's code, and what parameters name: data sets (by samples of
-    their features and all labels), files such as "path/to/mine.py:Mine", and folders (by the sizes
-    and times of their files, but `root` only by the data set in it). A run that raises, or whose
-    worker is killed, is "failed", its executed copy shows where; the others go on, and the next
-    sweep tries it anew. Two sweeps of one folder share their runs.
-
-    Raises ValueError for a parameter that the notebook does not have and for values that are no
-    list, before anything runs.
+    run is "kept", not run again, where nothing has changed: parameters, the notebook's and the
+    package's code, and the data sets, files such as "path/to/mine.py:Mine" and folders (by sizes
+    and times of their files, but `root` only by the data set in it) that parameters name. A run
+    that raises, or whose worker is killed, is "failed", and tried anew next time. ValueError,
+    before anything runs, for a parameter that the notebook does not have and values in no list.
     """
     import joblib
     import pandas as pd
@@ -77,7 +65,7 @@ def sweep(
 
     points = _points(grid)
     for point in points:
-        check_parameters(notebook, point)
+        runs.check_parameters(notebook, point)
     # Read once: a notebook that is saved meanwhile must not run under the name of this one.
     source, package = Path(notebook).read_text("utf-8"), _package_hash()
     names = _folder_names(notebook, source, points, package)
@@ -85,12 +73,10 @@ def sweep(
     copy, token = Path(notebook).name, uuid.uuid4().hex
     same = max(1, joblib.cpu_count() // n_jobs), package, token  # for all points
     rows, bar = {}, tqdm(total=len(points), desc="runs", unit="run")
+    run = joblib.delayed(_run_point)
     with _backend(backend, n_jobs), bar:
         while left := [number for number in range(len(points)) if number not in rows]:
-            calls = (
-                joblib.delayed(_run_point)(n, folders[n] / copy, source, points[n], *same)
-                for n in left
-            )
+            calls = (run(n, folders[n] / copy, source, points[n], *same) for n in left)
             try:
                 done = joblib.Parallel(n_jobs, return_as="generator_unordered")(calls)
                 for number, row in done:
@@ -100,19 +86,14 @@ def sweep(
                 begun = [n for n in left if n not in rows and _has_begun(folders[n], token)]
                 if not begun:
                     raise
-                rows |= {n: _row_of_the_lost(points[n], folders[n], error) for n in begun}
-                bar.update(len(begun))
+                for n in begun:
+                    with FileLock(folders[n] / ".lock"):  # until it runs no more
+                        rows[n] = _row(points[n], folders[n], "done", error)
+                    bar.update()
     return pd.DataFrame([rows[number] for number in range(len(points))])
 
 
-def _row_of_the_lost(point, folder, error):
-    """Tell what became of a run whose worker is gone, once it runs no more -> its row."""
-    with FileLock(folder / ".lock"):
-        return _row(point, folder, "done", error)
-
-
 def _points(grid):
-    """List the points of a grid, or of grids that follow each other."""
     grids = [grid] if isinstance(grid, Mapping) else grid
     for name, values in itertools.chain(*(g.items() for g in grids)):
         if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
@@ -121,10 +102,7 @@ def _points(grid):
 
 
 def find_method(name: str) -> type[VideoHasher]:
-    """Find a method by its name in `METHODS`, or as "path/to/mine.py:Mine", a class in a file.
-
-    The file is run. ValueError for a name that is neither, or a class that the file does not have.
-    """
+    """Find a method of `METHODS`, or the class "path/to/mine.py:Mine"; ValueError for neither."""
     if name in METHODS:
         return METHODS[name]
     path, _, kind = name.rpartition(":")
@@ -147,10 +125,7 @@ def failures_in_red(table: "pd.DataFrame") -> "Styler":
 def means_and_deviations(
     table: "pd.DataFrame", value: str, *, rows: str, columns: str
 ) -> "pd.DataFrame":
-    """Write one metric of a sweep as "mean ± standard deviation" over the runs of each cell.
-
-    `value`, `rows` and `columns` name columns of the table; a single run has no deviation.
-    """
+    """Write a metric of a sweep as "mean ± standard deviation" over the runs of each cell."""
     cells = table.groupby([rows, columns], sort=False)[value]
     texts = cells.agg(lambda runs: f"{runs.mean():.3f} ± {runs.std():.3f}".replace(" ± nan", ""))
     return texts.unstack(columns)
@@ -160,7 +135,8 @@ def _folder_names(notebook, source, points, package):
     """Name the folder of each point by its plain values, and a hash of all that its run is of."""
     import nbformat
 
-    code, defaults = code_hash(nbformat.reads(source, as_version=4)), default_values(notebook)
+    code = runs.code_hash(nbformat.reads(source, as_version=4))
+    defaults = runs.default_values(notebook)
     digest = functools.cache(_digest)  # of this sweep alone: the next one looks anew
     for point in points:
         parameters = defaults | point
@@ -174,7 +150,6 @@ def _folder_names(notebook, source, points, package):
 
 
 def _texts(value):
-    """Yield all strings in a plain JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, dict)):
@@ -183,10 +158,7 @@ def _texts(value):
 
 
 def _digest(text, root):
-    """Digest what a parameter names: a data set, a file, a folder; None where it is only a word.
-
-    Nothing is built for it, and what cannot be opened is left to the run, which says why.
-    """
+    """Digest the data set, file or folder that a parameter names; None where it is only a word."""
     if not text or text in BUILT_IN:
         return None
     with contextlib.suppress(Exception):
@@ -235,8 +207,8 @@ def _run_point(number, copy, source, point, share, package, token):
                     (folder / ".begun").write_text(token)
                     with written_whole(copy) as temporary:
                         temporary.write_text(source, "utf-8")
-                    with environment({name: str(share) for name in THREADS}):
-                        run_notebook(copy, folder, point, progress_bar=False)
+                    with runs.environment({name: str(share) for name in THREADS}):
+                        runs.run_notebook(copy, folder, point, progress_bar=False)
                     if _package_hash() != package:
                         (folder / "metrics.json").unlink()
                         raise RuntimeError("the code of vidhash_lab was changed while it ran")
@@ -248,7 +220,7 @@ def _run_point(number, copy, source, point, share, package, token):
 def _row(point, folder, status, problem=None):
     """Make the row of a point from what its folder holds: it has failed where that is no run."""
     try:
-        run = read_run(folder)
+        run = runs.read_run(folder)
         row = {"status": status}
     except (DataError, OSError) as error:
         problem, run = problem or error, {"metrics": {}}
@@ -259,7 +231,7 @@ def _row(point, folder, status, problem=None):
 
 def _is_finished(folder):
     with contextlib.suppress(DataError, FileNotFoundError):
-        return bool(read_run(folder))
+        return bool(runs.read_run(folder))
     return False
 
 
@@ -271,7 +243,6 @@ def _has_begun(folder, token):
 
 @contextlib.contextmanager
 def _backend(backend, n_jobs):
-    """Make joblib use a backend, started first where that is needed."""
     import joblib
 
     with contextlib.ExitStack() as stack:
@@ -282,7 +253,7 @@ def _backend(backend, n_jobs):
                 try:
                     default_client()
                 except ValueError:  # no client is connected
-                    stack.enter_context(environment({}))  # dask would leave one thread in it
+                    stack.enter_context(runs.environment({}))  # dask would leave one thread in it
                     cluster = stack.enter_context(LocalCluster(n_jobs, threads_per_worker=1))
                     stack.enter_context(Client(cluster))
             elif backend == "ray":

@@ -8,12 +8,10 @@
     a .onnx file              ONNX: frames in [0, 1] -> features
     any callable              frames in [0, 1] -> features
 
-A backbone's name ends in a digest of its parameters, of its file, or of a callable's code, so that
-one file never holds features of two backbones. `Backbone(function, name)` names a callable freely.
-
-What is trusted: TorchScript runs the code in its file, in torch's own interpreter, which cannot
-unpickle, yet is no sandbox that was built against attackers; open such files from people you
-trust. ONNX files and safetensors folders hold no code, callables are your own.
+A name ends in a digest of parameters, file or code, so that one file never holds features of two
+backbones. `Backbone(function, name)` names a callable freely. TorchScript runs the code in its
+file, in torch's own interpreter, which is no sandbox: open such files from people you trust. ONNX
+files and safetensors folders hold no code.
 
 N frames, C channels (1 or 3), S pixels a side, D features.
 """
@@ -40,16 +38,12 @@ TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript")
 
 @dataclass(frozen=True)
 class Backbone:
-    """A function of frames and what it needs to see.
-
-    `describe` takes floats (N, C, S, S) in [0, 1] on `device` and returns (N, D), or (N, D, 1, 1);
-    `kept` is the share of a picture's shorter side that is shown to it.
-    """
+    """A function of frames (N, C, S, S) in [0, 1] on `device` -> (N, D), and what it needs."""
 
     describe: Callable[[Tensor], Tensor]
     name: str
     frame_size: int = 224
-    kept: float = 1.0
+    kept: float = 1.0  # the share of a picture's shorter side that is shown to it
     grey: bool = False
     device: torch.device | str = "cpu"
 
@@ -72,9 +66,8 @@ class Backbone:
 def open_backbone(which: str | Path | Backbone | Callable, device: str = "auto") -> Backbone:
     """Open a backbone by name, by path, or around a callable; see above. A `Backbone` stays.
 
-    Networks run on `device`, "auto" for the best there is. Raises `DataError` where a library or
-    weights are missing and says what to install or to fetch. Nothing is downloaded but pretrained
-    weights of torchvision or timm, and only where a model of theirs is named.
+    Networks run on `device`, "auto" for the best there is. `DataError` where a library or weights
+    are missing says what to fetch. Only weights of torchvision or timm are ever downloaded.
     """
     if isinstance(which, Backbone):
         return which
@@ -93,10 +86,8 @@ def open_backbone(which: str | Path | Backbone | Callable, device: str = "auto")
         return {"torchvision": _torchvision, "timm": _timm}[library](model, device)
     path = Path(which)
     if not path.exists():
-        raise DataError(
-            f"backbone {str(which)!r}: no such file or folder, and no name; names are 'digits', "
-            "'torchvision:MODEL' and 'timm:MODEL'."
-        )
+        names = "'digits', 'torchvision:MODEL' and 'timm:MODEL'"
+        raise DataError(f"backbone {which}: no such file or folder, and no name as {names} are.")
     if path.is_dir():
         return _transformers(path, device)
     if path.suffix == ".onnx":
@@ -107,14 +98,11 @@ def open_backbone(which: str | Path | Backbone | Callable, device: str = "auto")
 
 
 def _library(name):
-    """Import an optional library, or say how to get it."""
     try:
         return import_module(name)
     except Exception as error:  # an installation that does not fit torch fails in many ways
-        raise DataError(
-            f"backbone: {name} cannot be imported ({type(error).__name__}: {error}). "
-            f"Install it: pip install {name}"
-        ) from error
+        problem = f"{name} cannot be imported ({type(error).__name__}: {error})"
+        raise DataError(f"backbone: {problem}. Install it: pip install {name}") from error
 
 
 def _network(make, which, device):
@@ -123,15 +111,14 @@ def _network(make, which, device):
         network = make()
     except (OSError, RuntimeError, ValueError) as error:  # URLError is an OSError
         raise DataError(
-            f"backbone {which}: its weights are not on this machine and could not be downloaded, "
-            f"or do not fit ({type(error).__name__}: {error}). Fetch them where there is a "
-            "network and copy the library's cache folder, or give a local file or folder."
+            f"backbone {which}: its weights could not be downloaded, or do not fit "
+            f"({type(error).__name__}: {error}). Copy the library's cache folder from a machine "
+            "with a network, or give a local file or folder."
         ) from error
     return network.eval().requires_grad_(False).to(device)
 
 
 def _normalising(describe, mean, std, device, **about):
-    """Wrap a function of normalised frames."""
     mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (mean, std))
     return Backbone(lambda frames: describe((frames - mean) / std), device=device, **about)
 
@@ -149,8 +136,8 @@ def _torchvision(model, device):
     parent, _, child = last.rpartition(".")
     setattr(network.get_submodule(parent), child, nn.Identity())
     look = weights.transforms()
-    size, whole = look.crop_size[0], look.resize_size[0]
-    about = {"name": name, "frame_size": size, "kept": size / whole}
+    size = look.crop_size[0]
+    about = {"name": name, "frame_size": size, "kept": size / look.resize_size[0]}
     return _normalising(network, look.mean, look.std, device, **about)
 
 
@@ -193,10 +180,8 @@ def _torchscript(path, device):
         network = torch.jit.load(path, map_location=device).eval()
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().split("\n")[0]
-        raise DataError(
-            f"{path}: no TorchScript file ({first}). Write one with torch.jit.script or "
-            "torch.jit.trace and its save; weights alone are not enough."
-        ) from error
+        hint = "Write one with torch.jit.script or trace and save; weights alone are not enough."
+        raise DataError(f"{path}: no TorchScript file ({first}). {hint}") from error
     return Backbone(network, f"{path.name} {file_digest(path)}", device=device)
 
 
@@ -207,10 +192,10 @@ def _onnx(path):
     except Exception as error:  # onnxruntime's errors share no class of their own
         raise DataError(f"{path}: no ONNX network ({error}).") from error
     entry = session.get_inputs()[0]
-    size = entry.shape[-1] if isinstance(entry.shape[-1], int) else 224
+    size, grey = entry.shape[-1], entry.shape[1] == 1
 
     def describe(frames):
         return torch.from_numpy(session.run(None, {entry.name: frames.numpy()})[0])
 
-    grey = entry.shape[1] == 1
-    return Backbone(describe, f"{path.name} {file_digest(path)}", size, grey=grey)
+    name, size = f"{path.name} {file_digest(path)}", size if isinstance(size, int) else 224
+    return Backbone(describe, name, size, grey=grey)

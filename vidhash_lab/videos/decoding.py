@@ -1,12 +1,10 @@
-"""Decoding: T frames spread evenly over the shown time of a video file.
+"""Decoding: T frames of S x S pixels spread evenly over the shown time of a video file.
 
 The timeline is what a player shows: it is cut into T equal stretches, and of each the frame on
 screen in its middle is taken. A list of the packets, which costs no decoding, tells when every
-frame is shown, whatever the frame rate does. Decoding starts at the key frame before a wanted frame
-and ends with the last wanted one that depends on it; each seek is checked against the list. Where
-that cannot be exact (no time stamps, a seek that lands elsewhere), all frames are decoded in order.
-
-T frames a video, S pixels a side.
+frame is shown. Decoding starts at the key frame before a wanted frame and ends with the last wanted
+one that depends on it; each seek is checked against the list. Where that cannot be exact (no time
+stamps, a seek that lands elsewhere), all frames are decoded in order.
 """
 
 from bisect import bisect_right
@@ -49,9 +47,7 @@ class Clip:
 def read_clip(path: str | Path, num_frames: int, shape: Shape, seek: bool = True) -> Clip:
     """Read `num_frames` evenly spaced frames of a video file; short videos repeat frames.
 
-    With `seek=False` every frame is decoded, which gives the same clip and takes longer. Raises
-    `BrokenVideo` with the reason for whatever is no video of two frames or more, and OSError or
-    MemoryError where the system is the reason.
+    `seek=False` decodes every frame, for the same clip. `BrokenVideo` says what is wrong with it.
     """
     if Path(path).stat().st_size == 0:
         raise BrokenVideo("the file is empty")
@@ -76,16 +72,13 @@ def _read(path, num_frames, shape, seek):
 
 @contextmanager
 def _open(path):
-    """Open the best video stream of a file for decoding in this thread alone."""
     try:
         # "file:" keeps a colon in a name from being taken for a protocol.
         container = av.open(f"file:{path}", metadata_errors="replace", options=OPTIONS)
     except MemoryError:  # ffmpeg's too: its class is one of both
         raise
     except av.ArgumentError as error:
-        raise BrokenVideo(
-            "not a video file: its format is not one of those that are read"
-        ) from error
+        raise BrokenVideo("not a video file: its format is not one that is read") from error
     except av.FFmpegError as error:
         raise BrokenVideo(f"not a video file, or cut short: {error.strerror or error}") from error
     with container:
@@ -147,7 +140,6 @@ class _Packets:
 
 
 def _list_packets(path, container):
-    """List the packets of a file's video stream without decoding them."""
     packets, most = [], _most_frames(path)
     for p in container.demux(container.streams.best("video")):
         if p.size:

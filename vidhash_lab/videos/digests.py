@@ -1,7 +1,7 @@
-"""Digests: what tells one backbone from another, its parameters and its code.
+"""Digests, 12 hex digits: what tells one backbone from another, its parameters and its code.
 
-A name says too little: two networks may be called `describe`, and a folder of weights may be
-filled anew. A digest is 12 hex digits, equal in every process of the same version of Python.
+Equal in every process of the same version of Python. A name says too little: two networks may be
+called `describe`, and a folder of weights may be filled anew.
 """
 
 import dis
@@ -31,9 +31,7 @@ def file_digest(path: str | Path) -> str:
 def digest(value: object) -> str:
     """Digest a network or function: its parameters, its code, the values that the code refers to.
 
-    Also of tensors, arrays and plain values, alone and in containers. Code of other modules than
-    the function's own counts by its name. Raises `DataError` where the function refers to something
-    of which no digest can be taken, and says how to name it instead.
+    Also tensors, arrays, plain values, containers. `DataError` where no digest can be taken.
     """
     found = hashlib.sha256()
     for part in _parts(value, getattr(value, "__module__", None), {}):
@@ -76,7 +74,6 @@ def _is_of_a_library(value, module):
 
 
 def _inside(value):
-    """List what a value consists of."""
     if isinstance(value, tuple | list):
         return value
     if isinstance(value, dict):
@@ -92,12 +89,10 @@ def _inside(value):
         return value.func, value.args, value.keywords
     if isinstance(value, nn.Module):
         kinds = dict.fromkeys(type(part) for part in value.modules())
-        functions = [
-            f for kind in kinds for f in vars(kind).values() if isinstance(f, FunctionType)
-        ]
+        members = (member for kind in kinds for member in vars(kind).values())
+        codes = [_code(each.__code__) for each in members if isinstance(each, FunctionType)]
         written = re.sub(" at 0x[0-9a-f]+", "", repr(value))
         script = value.code if isinstance(value, torch.jit.ScriptModule) else ""
-        codes = [_code(each.__code__) for each in functions]
         return written, script, codes, value.state_dict()
     if isinstance(value, type):  # attributes with two underscores are Python's, but for functions
         own = vars(value).items()
@@ -108,8 +103,8 @@ def _inside(value):
         if isinstance(reduced, tuple):
             return [list(each) if isinstance(each, Iterator) else each for each in reduced]
     raise DataError(
-        f"backbone: it refers to {value!r:.80}, of which no digest can be taken, so it could not "
-        "be told from another one. Name it yourself: Backbone(function, 'a name')."
+        f"backbone: no digest can be taken of {value!r:.80}, to which it refers, so it could not "
+        "be told from another. Name it yourself: Backbone(function, 'a name')."
     )
 
 

@@ -1,9 +1,7 @@
 """A folder of videos becomes a feature file: decoded, described by a backbone, written in parts.
 
-Threads decode file after file while the backbone describes what is decoded already. A run may be
-stopped at any moment and started again: it goes on where it was. A file that is no usable video is
-skipped, and the report says why. A file that the system did not give (no permission, a folder that
-is not mounted, no memory) is tried again by the next run.
+A stopped run goes on where it was. A file that is no usable video is skipped, and the report says
+why; one that the system did not give (no permission, no memory) is tried again by the next run.
 
 T frames a video, S pixels a side, C channels, D features, V views, N videos.
 """
@@ -41,10 +39,7 @@ MOST_UNREAD = 3  # files in a row that the system does not give: then it is not 
 
 @dataclass(frozen=True)
 class ExtractionReport:
-    """What became of the folder: the file, how many videos it holds, {id: reason} of the others.
-
-    `unread` are those that the system did not give; the next run tries them again.
-    """
+    """What became of the folder; `unread` are files that the system did not give this time."""
 
     path: Path
     videos: int
@@ -76,23 +71,20 @@ def extract(
     """Describe every video below `folder` by T frames of D features: writes the HDF5 file `out`.
 
     It holds `feats` (N, T, D) float16, `thumbnails` uint8, `frame_times` (N, T) and `seconds` (N,),
-    `video_ids` (paths within the folder, sorted), `labels`, `views`, and what was skipped and why;
-    `open_dataset(out)` opens it. Run again, it looks only at files that are new or changed, and
-    leaves out those that are gone.
+    `video_ids` (paths within the folder, sorted), `labels`, `views`, and what was skipped and why.
+    Run again, it reads only files that are new or changed, and leaves out those that are gone.
 
     Args:
         num_frames: T, the middles of T equal stretches of the video's time.
-        backbone: see `vidhash_lab.videos.backbones`, or a `Backbone`.
+        backbone: see `vidhash_lab.videos.backbones`, or a `Backbone`; it runs on `device`.
         labels: "folders", a CSV file with columns `video` and `label`, or None.
         thumbnails: pixels a side of the stored pictures, at most what the backbone sees.
-        num_views: V augmented renderings of each video, for CHAIN.
-        seed: of the views.
-        device: where the backbone runs, "auto" for the best there is.
+        num_views: V augmented renderings of each video, for CHAIN; `seed` is theirs.
         retry_skipped: also read files again that an earlier run has skipped.
 
     Raises `DataError`, ValueError and FileNotFoundError for what concerns the whole run, before it
-    begins, `DataError` when no file of the folder is a video, and OSError when the system does not
-    give several files in a row; run again then, nothing is lost.
+    begins, `DataError` when no file is a video, and OSError when the system does not give several
+    files in a row; run again then, nothing is lost.
     """
     folder, out = Path(folder), Path(out)
     num_frames = _at_least(1, "num_frames", num_frames)
@@ -177,15 +169,11 @@ def _attributes(settings, category_names):
 
 
 def _read_missing(missing, done, parts, backbone, settings):
-    """Describe files and save their rows in parts from time to time -> {id: why} of those unread.
-
-    `done` is how many other files have their rows.
-    """
+    """Describe files, save rows in parts (`done` more are there) -> {id: why} of those unread."""
     if missing:
         parts.make_folder()  # an output that cannot be written is found before any work
     shape = Shape(backbone.frame_size, backbone.kept, backbone.grey)
-    rows, saved = [], time.monotonic()
-    unread = {}
+    rows, saved, unread = [], time.monotonic(), {}
     progress = tqdm(total=done + len(missing), initial=done, desc="videos", unit=" videos")
     clips = _in_threads(lambda file: _read(file, shape, settings), missing)
     try:
@@ -213,16 +201,13 @@ def _given(clips, unread):
         unread[clip.file.id] = clip.reason
         if in_a_row == MOST_UNREAD:
             last = "; ".join(f"{id}: {why}" for id, why in list(unread.items())[-MOST_UNREAD:])
-            raise OSError(
-                f"{MOST_UNREAD} files in a row could not be read: {last}. Nothing is lost: once "
-                "they can be, run again."
-            )
+            problem = f"{MOST_UNREAD} files in a row could not be read: {last}"
+            raise OSError(f"{problem}. Nothing is lost: once they can be, run again.")
 
 
 def _in_threads(function, items):
     """Yield function(item) in order, computed by as many threads as there are cores, ahead."""
-    workers = os.cpu_count() or 1
-    items = iter(items)
+    workers, items = os.cpu_count() or 1, iter(items)
     pool = ThreadPoolExecutor(workers, "decoding")
     try:
         ahead = deque(pool.submit(function, item) for item in islice(items, 4 * workers))
@@ -233,12 +218,8 @@ def _in_threads(function, items):
         pool.shutdown(cancel_futures=True)
 
 
-@dataclass(frozen=True)
-class _Unread:
+class _Unread(Row):
     """A file that the system did not give, which says nothing about the file."""
-
-    file: VideoFile
-    reason: str
 
 
 def _read(file, shape, settings):
@@ -249,13 +230,13 @@ def _read(file, shape, settings):
     except BrokenVideo as error:
         return Row(file, reason=str(error))
     except (OSError, MemoryError) as error:
-        return _Unread(file, getattr(error, "strerror", None) or f"{type(error).__name__} {error}")
+        why = getattr(error, "strerror", None) or f"{type(error).__name__} {error}"
+        return _Unread(file, reason=why)
     except Exception as error:  # whatever one file raises, the others go on
         return Row(file, reason=f"{type(error).__name__}: {error}")
 
 
 def _describe(clips, backbone, settings):
-    """Describe clips as they come, several at once -> lists of rows."""
     waiting = []
     for clip in clips:
         if isinstance(clip, Row):

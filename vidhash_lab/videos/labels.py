@@ -1,7 +1,4 @@
-"""Labels of one's own videos: the folders they lie in, or the lines of a CSV file.
-
-N videos, C categories.
-"""
+"""Labels of one's own N videos in C categories: the folders they lie in, or lines of a CSV file."""
 
 import csv
 from collections.abc import Iterable
@@ -17,9 +14,8 @@ COLUMNS = ("video", "label")
 def read_video_labels(which: str | Path, video_ids: Iterable[str]) -> tuple[np.ndarray, list[str]]:
     """Label videos, named by their paths within a folder -> (N, C) bool, C category names.
 
-    `which` is "folders": a video's label is the first folder of its path; or a CSV file with the
-    columns `video` and `label`, a line for every label of a video, which may have several. Videos
-    without a label get a row of zeros. Raises `DataError` naming file and row.
+    `which` is "folders", the first of a path; or a CSV file of columns `video` and `label`, a line
+    a label. Without a label, a row is zeros. `DataError` names file and row.
     """
     video_ids = list(video_ids)
     if str(which) == "folders":
@@ -43,10 +39,8 @@ def _read_csv(path, known):
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise DataError(
-                    f"{path}, row 1: the columns are {reader.fieldnames}; expected a first line "
-                    "with `video` and `label`."
-                )
+                wanted = "expected a first line with `video` and `label`"
+                raise DataError(f"{path}, row 1: the columns are {reader.fieldnames}; {wanted}.")
             pairs = [_pair(line, f"{path}, row {reader.line_num}", known) for line in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         row = f", row {reader.reader.line_num}" if isinstance(error, csv.Error) else ""
@@ -64,8 +58,6 @@ def _pair(line, where, known):
         raise DataError(f"{where}: the label holds a zero character.")
     video = video.replace("\\", "/").removeprefix("./")
     if video not in known:
-        raise DataError(
-            f"{where}: no video {video!r} in the folder. Write paths as they are within it, for "
-            f"example {min(known)!r}."
-        )
+        hint = f"Write paths as they are within it, for example {min(known)!r}"
+        raise DataError(f"{where}: no video {video!r} in the folder. {hint}.")
     return video, label

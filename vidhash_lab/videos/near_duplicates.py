@@ -1,9 +1,7 @@
 """Near-duplicates: how far a copy of a video lies from it in bits, and how far another video.
 
 Copies are made for real: re-encoded, resized, cropped, with a bar, faster, slower, cut, as files;
-then they pass through decoder, backbone and model as any file does.
-
-N videos, K bits.
+then they pass through decoder, backbone and model as any file does. N videos, K bits.
 """
 
 import shutil
@@ -28,9 +26,8 @@ from vidhash_lab.videos.writing import VARIANTS, write_variants
 class NearDuplicates:
     """Hamming distances (N,) of each kind of copy to its original, {how: distances}.
 
-    `unrelated` (N (N - 1) / 2,) are those between different originals. `found` says which share of
-    the copies is nearer to its own original than to any other. `features` is the file of all:
-    rows of one original after the other, each followed by its copies in the order of `distances`.
+    `unrelated` (N (N - 1) / 2,) are those of different originals, `found` the share of copies
+    nearest to their own. `features` is the file of all, each original followed by its copies.
     """
 
     bits: int
@@ -59,14 +56,9 @@ def near_duplicates(
 ) -> NearDuplicates:
     """Make copies of some short video files, hash all of them, compare each with its original.
 
-    Args:
-        model: a fitted model; the frames a video are its own.
-        videos: paths, two or more; a few dozen are enough; each is decoded and encoded eight
-            times.
-        backbone: what the model was trained on, see `vidhash_lab.videos.backbones`.
-        folder: an empty or new folder for the copies and for `features.h5`.
-
-    Raises ValueError for fewer videos or a folder in use, `DataError` for a video that is broken.
+    `model` is fitted; of `videos`, two or more, a few dozen are enough; `backbone` is what the
+    model was trained on; `folder`, empty or new, is for the copies and for `features.h5`. Raises
+    ValueError for fewer videos or a folder in use, `DataError` for a video that is broken.
     """
     folder, videos = Path(folder), [Path(video) for video in videos]
     if len(videos) < 2 or (folder.exists() and any(folder.iterdir())):

@@ -1,12 +1,9 @@
 """A feature file in the making: parts beside it, each written whole, and their assembly.
 
 While `out.h5` is made, `out.h5.parts/` holds small HDF5 files of the same form, and what they hold
-is what is done. A part is written under another name and renamed, so a process may be killed at
-any moment: what is there is whole. Its checksum tells whether it was damaged later. At the end the
-rows of parts and of an older `out.h5` become the new `out.h5` by one more renaming; until then the
-disk holds both.
-
-N videos in a file, T frames.
+is what is done. A part is renamed when it is whole; its checksum tells whether it was damaged
+later. At the end the rows of parts and of an older `out.h5` become the new one by one more
+renaming; until then the disk holds both.
 """
 
 import json
@@ -56,10 +53,7 @@ class Row:
 
 @contextmanager
 def locked(out: Path) -> Iterator[str]:
-    """Let one process at a time write `out`; a second one gets a `DataError` at once.
-
-    Yields why nothing can be written, "" where it can: an `out` that is there is read all the same.
-    """
+    """Let one process at a time write `out`; yield why it is not writable, "" where it is."""
     lock, why = out.with_name(f".{out.name}.lock"), ""
     with ExitStack() as stack:
         try:
@@ -67,9 +61,8 @@ def locked(out: Path) -> Iterator[str]:
             stack.enter_context(FileLock(lock).acquire(timeout=0))  # freed when a process dies
         except OSError as error:
             if isinstance(error, Timeout) and lock.exists():
-                raise DataError(
-                    f"{out}: another run is writing it. Wait for that run, or give another name."
-                ) from None
+                message = "another run is writing it. Wait for that run, or give another name."
+                raise DataError(f"{out}: {message}") from None
             why = f"{out}: cannot be written ({error.strerror or error})."
             if not os.path.isfile(out):
                 raise DataError(why) from error
@@ -103,14 +96,10 @@ class Parts:
             with refusing_damage(path), h5py.File(path) as file:
                 theirs = json.loads(file.attrs["extraction"])
         except (DataError, IsADirectoryError) as error:
-            raise DataError(
-                f"{self.out}: there, and not written by `extract`. Choose another name."
-            ) from error
-        differ = [
-            f"{name} {theirs.get(name)!r}, now {ours.get(name)!r}"
-            for name in sorted({*theirs, *ours})
-            if theirs.get(name) != ours.get(name)
-        ]
+            message = "there, and not written by `extract`. Choose another name."
+            raise DataError(f"{self.out}: {message}") from error
+        both = {name: (theirs.get(name), ours.get(name)) for name in sorted({*theirs, *ours})}
+        differ = [f"{name} {old!r}, now {new!r}" for name, (old, new) in both.items() if old != new]
         if differ:
             raise DataError(
                 f"{self.out}: was begun with {'; '.join(differ)}. Go on with the same, choose "
@@ -129,15 +118,9 @@ class Parts:
         return places
 
     def missing(self, files: list[VideoFile], retry_skipped: bool = False) -> list[VideoFile]:
-        """Return the files that were never read or skipped, or have changed since.
-
-        With `retry_skipped` also those that were skipped.
-        """
-        finished = {
-            identity
-            for identity, (_, row, _) in self._finished().items()
-            if row >= 0 or not retry_skipped
-        }
+        """Return the files never read, changed since, or, with `retry_skipped`, skipped."""
+        places = self._finished().items()
+        finished = {identity for identity, (_, row, _) in places if row >= 0 or not retry_skipped}
         return [file for file in files if file.identity not in finished]
 
     def make_folder(self) -> None:
@@ -166,8 +149,7 @@ class Parts:
     ) -> dict[str, str]:
         """Make `out` of the rows of these files, in this order -> {id: reason} of those skipped.
 
-        Files that were not read are left out. The parts are removed. An older `out` stays as it is
-        where the new one would be the same and where no file has a row.
+        An older `out` stays where the new one would be the same or no file has a row.
         """
         finished = self._finished()
         known = [file.identity in finished for file in files]
@@ -194,14 +176,12 @@ class Parts:
         with h5py.File(self.out) as file:
             ids = {*_read(file, "video_ids"), *_read(file, "skipped_ids")}
             written = file["labels"][:] if "labels" in file else None
-            names = list(file.attrs.get("category_names", ()))
-        same_labels = np.array_equal(written, labels)
-        same_names = names == list(attributes.get("category_names", ()))
-        return ids == {video.id for video in files} and same_labels and same_names
+            names = [list(each.get("category_names", ())) for each in (file.attrs, attributes)]
+        same_labels = np.array_equal(written, labels) and names[0] == names[1]
+        return same_labels and ids == {video.id for video in files}
 
 
 def _write_identity(file, files, skipped):
-    """Write which files have rows, and which were skipped, {file: reason}."""
     for keys, own in ((IDENTITY, files), (SKIPPED, skipped)):
         _write_text(file, keys[0], [each.id for each in own])
         file[keys[1]] = np.array([each.size for each in own], np.int64)

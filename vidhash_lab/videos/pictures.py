@@ -1,7 +1,4 @@
-"""Pictures: what a decoded frame is turned into before a backbone sees it.
-
-T frames a video, S pixels a side.
-"""
+"""Pictures: what a decoded frame is turned into, S pixels a side, before a backbone sees it."""
 
 import struct
 from dataclasses import dataclass
@@ -44,9 +41,8 @@ class Fit:
         short = max(size, round(size / self._shape.kept))
         width, height = round(short * max(aspect, 1)), round(short * max(1 / aspect, 1))
         # One thread: the threads decode different files already.
-        scaled = self._reformatter.reformat(
-            frame, width, height, kind, interpolation=Interpolation.BICUBIC, threads=1
-        )
+        how = {"interpolation": Interpolation.BICUBIC, "threads": 1}
+        scaled = self._reformatter.reformat(frame, width, height, kind, **how)
         picture = np.atleast_3d(scaled.to_ndarray())
         top, left = (height - size) // 2, (width - size) // 2
         return upright(picture[top : top + size, left : left + size], frame)

@@ -1,7 +1,6 @@
-"""Video files written from frames: stories as real films, and near-duplicates of a film.
+"""Video files written from frames (T, h, w, 3): stories as real films, near-duplicates of a film.
 
-A near-duplicate is the same video after someone has re-encoded, resized, cropped or framed it, or
-played it faster. T frames a video, h x w pixels.
+A near-duplicate is the same video re-encoded, resized, cropped, framed, or played faster.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -36,20 +35,13 @@ def write_video(
 ) -> None:
     """Write frames, an array (T, h, w[, 1 or 3]) uint8 or any iterable of pictures, to a file.
 
-    The file's ending names its container: .mp4, .mkv, .webm, .avi and others.
-
-    Args:
-        rate: frames a second.
-        times: seconds (T,) at which frames are shown, rising, in whole milliseconds; else `rate`.
-        pixels: pixel format, for example "yuv444p". yuv420p needs even h and w: frames of an odd
-            size are given one more row or column, a copy of the last.
-        options: of the codec, for example crf="18", preset="ultrafast".
-
-    Raises ValueError for frames of another shape, and where there are none.
+    The path's ending names the container: .mp4, .mkv, .webm, .avi and others. `rate` is frames a
+    second, or `times` the seconds (T,) at which frames are shown, rising, in whole milliseconds.
+    yuv420p `pixels` need even h and w: odd frames get one more row or column, a copy of the last.
+    `options` are the codec's, for example crf="18". ValueError for other shapes and for no frames.
     """
-    path, ticks, stream = Path(path), Fraction(1, 1000), None
+    path, ticks, stream, reformatter = Path(path), Fraction(1, 1000), None, VideoReformatter()
     ending = path.suffix.lower().removeprefix(".")
-    reformatter = VideoReformatter()
     # The temporary name has no ending, so the container is named to ffmpeg.
     form = CONTAINERS.get(ending, ending)
     with written_whole(path) as new, av.open(str(new), "w", format=form) as container:
@@ -100,7 +92,6 @@ def _smaller(picture):
 
 
 def _barred(picture):
-    """Cover the lowest sixth of a picture with a black bar."""
     picture = picture.copy()
     picture[-(len(picture) // 6) :] = 0
     return picture
@@ -129,10 +120,7 @@ VARIANTS = {
 
 
 def write_variants(video: str | Path, folder: str | Path) -> dict[str, Path]:
-    """Write the near-duplicates of a video into `folder` as mp4 -> {how: path}.
-
-    The video is decoded once for each and never held whole. `BrokenVideo` if it cannot be.
-    """
+    """Write near-duplicates of a video as mp4 -> {how: path}; `BrokenVideo` if it cannot be."""
     times, paths = np.array(frame_times(video)), {}
     for number, (how, variant) in enumerate(VARIANTS.items()):
         first = int(variant.cut * len(times))

@@ -1,8 +1,7 @@
 """The code map: all videos of a set as points in the browser, to hover over, to click, to colour.
 
-Points, codes and film strips are sent to the browser once, as bytes: hovering and colouring never
-wait for the kernel. Choosing a query asks the kernel, which searches its nearest codes. The map is
-blank on GitHub and in HTML, so notebooks show a static picture first.
+Points, codes and film strips are sent to the browser once, as bytes: only choosing a query asks the
+kernel. The map is blank on GitHub and in HTML, so notebooks show a static picture first.
 """
 
 import io
@@ -28,13 +27,11 @@ class CodeMap(anywidget.AnyWidget):
     """Videos as points: hover for the film strip, click to see the k nearest codes.
 
     positions (N, 2) are any projection, say a UMAP; `feature_set` holds the same N videos, codes
-    (N, K/8) are packed. Colours stand for a category, a story (fine label) or one bit; without
-    labels for a bit alone. A video of several labels is drawn as its first, and shares a category
-    with each that has any of them. ValueError for what does not fit together.
+    (N, K/8) are packed. Colours stand for a category (of a video's first label), a story (fine
+    label) or one bit; without labels for a bit alone. ValueError for what does not fit together.
 
-    Browser and kernel share what follows: set `query`, `colour_by`, `bit` and `category` from
-    either side, `query` and `category` to None for no choice. `nearest` answers the query:
-    {query, videos, distances, relevant}, nearest first; relevant is None without labels.
+    Set `query`, `colour_by`, `bit` and `category` from browser or kernel, None for no choice.
+    `nearest` answers: {query, videos, distances, relevant}; relevant is None without labels.
     """
 
     _esm = Path(__file__).with_suffix(".js").read_text()
@@ -91,10 +88,8 @@ def check_positions(positions, num_codes, num_videos):
     if positions.ndim != 2 or positions.shape[1] != 2:
         raise ValueError(f"positions must be (N, 2), a point for each video, not {positions.shape}")
     if not len(positions) == num_codes == num_videos:
-        raise ValueError(
-            f"{len(positions)} positions, {num_codes} codes and {num_videos} videos: each video "
-            "needs one position and one code"
-        )
+        counts = f"{len(positions)} positions, {num_codes} codes and {num_videos} videos"
+        raise ValueError(f"{counts}: each video needs one position and one code")
     if num_codes < 2:
         raise ValueError("a map needs two videos or more")
     wrong = np.flatnonzero(~np.isfinite(positions).all(1))

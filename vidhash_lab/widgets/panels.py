@@ -1,7 +1,6 @@
 """Widgets for JupyterLab: controls left, picture right, a status line below.
 
-Every widget is a few lines over a plot function and draws when a control is let go. A widget is
-blank on GitHub and in HTML, so notebooks show its static picture first.
+A widget is blank on GitHub and in HTML, so notebooks show its static picture first.
 """
 
 import base64
@@ -33,10 +32,7 @@ SLIDER = {"style": {"description_width": "100px"}, "continuous_update": False}
 def panel(
     draw: Callable[..., tuple[Figure, str]], **controls: ipywidgets.ValueWidget
 ) -> ipywidgets.VBox:
-    """Lay out controls beside the picture that `draw(**values) -> (Figure, status)` makes.
-
-    `draw` is called with the controls' values by their names. What it raises is shown as status.
-    """
+    """Lay out controls beside the picture that `draw(**values) -> (Figure, status)` makes."""
     layout = ipywidgets.Layout(
         flex="1 1 0%", min_width="0", max_width="820px", align_self="flex-start"
     )
@@ -62,11 +58,7 @@ def panel(
 def query_browser(
     dataset: VideoDataset, index: HammingIndex, query_codes: np.ndarray, k: int = 10
 ) -> ipywidgets.VBox:
-    """Choose a query, see its k nearest videos in the database, right and wrong ones marked.
-
-    `index` holds the database's codes, `query_codes` (Q, K/8) are packed. Without labels nothing
-    is marked.
-    """
+    """Choose a query of `query_codes` (Q, K/8), see its k nearest, right and wrong ones marked."""
 
     def draw(query, k):
         distances, found, relevant = retrieve(dataset, index, query_codes, query, k)
@@ -86,10 +78,7 @@ def query_browser(
 def radius_slider(
     dataset: VideoDataset, result: Evaluation, query_codes: np.ndarray, database_codes: np.ndarray
 ) -> ipywidgets.VBox:
-    """Choose a Hamming radius and a query: a point on the curve, and what the query finds there.
-
-    `result` is the `Evaluation` of these packed codes, (Q, K/8) and (N, K/8).
-    """
+    """Choose a radius and a query: a point on the `Evaluation`'s curve, and what it finds there."""
 
     def draw(radius, query):
         away = hamming.distances(query_codes[[query]], database_codes)[0]  # (N,)
@@ -138,11 +127,8 @@ def mask_slider(frames: np.ndarray, seed: int = 0) -> ipywidgets.VBox:
         config = ConMHConfig(num_frames=T, mask_ratio=hidden / T)
         masked = draw_masks(1, config, torch.Generator().manual_seed(seed + order))[:, 0]
         shared = int((~masked).all(0).sum())
-        text = (
-            f"mask ratio {hidden / T:.2f}: each view sees {config.num_visible} of {T} frames, "
-            f"{shared} frames are in both"
-        )
-        return plots.masked_views(frames, masked), text
+        seen = f"each view sees {config.num_visible} of {T} frames, {shared} frames are in both"
+        return plots.masked_views(frames, masked), f"mask ratio {hidden / T:.2f}: {seen}"
 
     hidden = _slider("hidden frames", T // 2, T - 1, 1)
     return panel(draw, hidden=hidden, order=_slider("random order", 0, 9))
@@ -182,9 +168,8 @@ def order_guesser(model: CHAIN, feature_set: FeatureSet) -> ipywidgets.VBox:
         text = f"video {video}: {right} of {M} frames back in their place, chance is 1"
         return plots.film_strips(rows, ["shuffled", "as guessed", "as it was"]), text
 
-    return panel(
-        draw, video=_slider("video", 0, len(feature_set) - 1), shuffle=_slider("shuffle", 0, 9)
-    )
+    video = _slider("video", 0, len(feature_set) - 1)
+    return panel(draw, video=video, shuffle=_slider("shuffle", 0, 9))
 
 
 def _slider(description, value, highest, lowest=0):

@@ -143,7 +143,11 @@ def test_labels_that_do_not_fit_the_features(write_published):
         ("yfcc", "yfcc_test_labels_1.mat", r"labels_2\.mat: `labels` has 4 columns, but .*_1"),
         ("yfcc", "yfcc_test_labels_2.mat", r"labels_2\.mat: `labels` has 5 columns, but .*_1"),
         ("yfcc", "query1000_labels.mat", r"`labels` has 5 columns, .* of yfcc_test_labels_1\.mat"),
-        ("activitynet", "q_label.mat", r"`q_label` has 5 columns, `re_label` of re_label\.mat has"),
+        (
+            "activitynet",
+            "q_label.mat",
+            r"`q_label` has 5 columns, but `re_label` of re_label\.mat has",
+        ),
         ("ucf101", "ucf_train_labels.mat", r"ucf_test_labels\.mat: .* 4 columns, .* has 5"),
         ("fcvid", "fcv_train_labels.mat", r"fcv_test_labels\.mat: .* 4 columns, .* has 5"),
     ],

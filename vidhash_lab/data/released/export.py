@@ -15,19 +15,12 @@ from vidhash_lab.data.released.sets import PUBLISHED_SETS
 def export(dataset: VideoDataset, folder: PathLike, layout: str = "fcvid") -> list[Path]:
     """Write a `VideoDataset` as the files of a published data set -> their paths.
 
-    Features are contiguous float32 `feats` (N, T, D), labels uint8 in `.mat` files of version 5.
-    Where the layout has several files of one set, the videos are shared out in order. Files come
-    under their final names when all are written. Features are read a batch at a time; thumbnails,
-    views and fine labels have no place in these layouts and are left out.
-
-    Args:
-        folder: made where there is none; files of the same names in it are replaced.
-        layout: one of `PUBLISHED_SETS`.
-
-    Raises ValueError for an unknown layout. Raises `DataError` where the data set lacks labels that
-    the layout needs; where the layout has one file for two sets and the data set has two (FCVID:
-    query and database; UCF101 and HMDB51: database and training set); and where there are fewer
-    videos than files.
+    Features are contiguous float32 `feats` (N, T, D), labels uint8 in `.mat` files of version 5;
+    several files of one set share its videos in order. Files get their final names, in place of
+    older ones, when all are written. Thumbnails, views and fine labels are left out. Raises
+    ValueError for a layout that is not in `PUBLISHED_SETS`, and `DataError` where labels that it
+    needs are missing, where it has one file for two sets and the data set has two (FCVID: query
+    and database; UCF101, HMDB51: database and training set), and for fewer videos than files.
     """
     from scipy.io import savemat  # here: opening a feature file needs no scipy
 
@@ -66,19 +59,14 @@ def _one_source(dataset, layout, part, roles):
     if any(getattr(dataset, role) is not source for role in others):
         raise DataError(
             f"{dataset.name}: in the layout {layout!r} {' and '.join(roles)} are one file, "
-            f"{part.feats[0]}, but here they are sets of their own. 'activitynet' and 'yfcc' keep "
-            "all three apart."
+            f"{part.feats[0]}, but here sets of their own, as in 'activitynet' and 'yfcc'."
         )
     if part.labels and part.labels_needed and source.labels is None:
-        raise DataError(
-            f"{source.paths[0]}: has no labels; the layout {layout!r} needs them for "
-            f"{part.labels[0]}."
-        )
+        need = f"the layout {layout!r} needs them for {part.labels[0]}"
+        raise DataError(f"{source.paths[0]}: has no labels; {need}.")
     if len(source) < len(part.feats):
-        raise DataError(
-            f"{source.paths[0]}: {len(source)} videos are too few for the {len(part.feats)} files "
-            f"that the layout {layout!r} has of them."
-        )
+        files = f"{len(part.feats)} files that the layout {layout!r} has of them"
+        raise DataError(f"{source.paths[0]}: {len(source)} videos are too few for the {files}.")
     return source
 
 

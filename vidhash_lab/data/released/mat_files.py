@@ -1,7 +1,7 @@
 """Label matrices of `.mat` files, of both generations.
 
 Up to version 7.2 MATLAB wrote a format of its own, which scipy reads; version 7.3 is HDF5, with
-every array transposed, since MATLAB counts columns first. Both keep a sparse matrix as its columns.
+every array transposed. Both keep a sparse matrix as its columns.
 """
 
 import struct
@@ -22,17 +22,18 @@ MOST_ENTRIES = 1 << 30  # a damaged header can ask for any size; this is 1 GB of
 def read_mat_labels(path: Path, key: str = "labels", videos: int | None = None) -> np.ndarray:
     """Read a multi-hot label matrix of a `.mat` file -> (N, C) bool.
 
-    Args:
-        key: name of the matrix in the file.
-        videos: how many rows there must be, where that is known.
-
-    Raises FileNotFoundError, and `DataError` that names file and key, for what is no such matrix.
+    `key` names the matrix, `videos` is the N that it must have, where that is known. Raises
+    FileNotFoundError, and `DataError` that names file and key, for what is no such matrix.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such label file. Check the folder and the name.")
     with refusing_damage(path, f"`{key}` cannot be read, fetch the file again: no .mat file"):
-        read = _read_hdf5 if h5py.is_hdf5(path) else _read_matlab_5
-        return _as_labels(path, key, read(path, key, videos))
+        matrix = (_read_hdf5 if h5py.is_hdf5(path) else _read_matlab_5)(path, key, videos)
+        if not isinstance(matrix, np.ndarray):  # of scipy.sparse
+            if matrix.format != "coo":  # of version 4; checked already
+                matrix.check_format(full_check=True)  # else a row not there ends the process
+            matrix = matrix.toarray()
+        return multi_hot(matrix, key, lambda row: f"{path}, row {row}")
 
 
 def _read_matlab_5(path, key, videos):
@@ -74,26 +75,13 @@ def _read_hdf5(path, key, videos):
         return node[()].T
 
 
-def _as_labels(path, key, matrix):
-    """Return what was read as (N, C) bool, if it is all 0 and 1."""
-    import scipy.sparse
-
-    if scipy.sparse.issparse(matrix):
-        if matrix.format != "coo":  # of version 4; checked already
-            matrix.check_format(full_check=True)  # else a row that is not there ends the process
-        matrix = matrix.toarray()
-    return multi_hot(matrix, key, lambda row: f"{path}, row {row}")
-
-
 def _check_shape(path, key, shape, videos):
     if len(shape) != 2 or 0 in shape or shape[0] * shape[1] > MOST_ENTRIES:
         raise DataError(f"{path}: `{key}` has shape {shape}; expected a label matrix (N, C).")
     if videos is not None and shape[0] != videos:
         turned = " It lies the other way round: transpose it." if shape[1] == videos else ""
-        raise DataError(
-            f"{path}: `{key}` is {shape}; expected one row for each of the {videos} videos, "
-            f"({videos}, C).{turned}"
-        )
+        wanted = f"expected one row for each of the {videos} videos, ({videos}, C)"
+        raise DataError(f"{path}: `{key}` is {shape}; {wanted}.{turned}")
 
 
 def _check_key(path, key, found):

@@ -1,8 +1,7 @@
 """The field's five published data sets, in the files that their authors hand out.
 
-Features are HDF5 files with `feats` (N, T, D), labels are `.mat` files beside them. Names, keys
-and counts are those that the released code of ConMH, MCMSH, BTH, S5VH and AutoSSVH reads and their
-logs print. This kit downloads nothing: fetch the files from where `offered` says.
+Features are HDF5, labels `.mat` files. Names, keys and counts are those that the released code
+reads and its logs print. This kit downloads nothing: fetch the files from where `offered` says.
 """
 
 import warnings
@@ -13,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from vidhash_lab.data.features import FeatureSet, VideoDataset
-from vidhash_lab.data.files import DataError, PathLike
+from vidhash_lab.data.files import PathLike
+from vidhash_lab.data.labels import check_columns
 from vidhash_lab.data.released.mat_files import read_mat_labels
 from vidhash_lab.data.rows import Paths, Rows
 
@@ -57,17 +57,9 @@ class PublishedSet:
         return [name for part in self.parts for name in part.feats] + labels
 
 
-def _trained_on_database(short, train, query, categories, offered):
-    """Make a set whose training videos are its database, and whose title ends in C."""
-    known, asked = (
-        Part((f"{short}_{split}_feats.h5",), videos, (f"{short}_{split}_labels.mat",))
-        for split, videos in (("train", train), ("test", query))
-    )
-    title = f"{short.upper()}{categories}"
-    return PublishedSet(title, known, known, asked, 25, 4096, categories, offered)
-
-
 _FCVID_TEST = Part(("fcv_test_feats.h5",), 45_600, ("fcv_test_labels.mat",))
+_UCF_TRAIN = Part(("ucf_train_feats.h5",), 9_537, ("ucf_train_labels.mat",))
+_HMDB_TRAIN = Part(("hmdb_train_feats.h5",), 3_570, ("hmdb_train_labels.mat",))
 
 PUBLISHED_SETS = {
     "fcvid": PublishedSet(
@@ -75,78 +67,63 @@ PUBLISHED_SETS = {
         Part(("fcv_train_feats.h5",), 45_585, ("fcv_train_labels.mat",), labels_needed=False),
         _FCVID_TEST,
         _FCVID_TEST,  # every test video queries the whole test set, itself included
-        25,
-        4096,
-        239,
-        "https://pan.baidu.com/s/1v0qo4PtiZgFB9iLmj3sJIg?pwd=0000",
+        num_frames=25, feature_dim=4096, categories=239,
+        offered="https://pan.baidu.com/s/1v0qo4PtiZgFB9iLmj3sJIg?pwd=0000",
     ),
     "activitynet": PublishedSet(
         "ActivityNet",
         Part(("train_feats.h5",), 9_722),
         Part(("test_feats.h5",), 3_758, ("re_label.mat",), "re_label"),
         Part(("query_feats.h5",), 1_000, ("q_label.mat",), "q_label"),
-        30,
-        2048,
-        200,
-        "https://pan.baidu.com/s/1cDJ0-6T2-AOeLgp5rBihfA?pwd=0000 or "
+        num_frames=30, feature_dim=2048, categories=200,
+        offered="https://pan.baidu.com/s/1cDJ0-6T2-AOeLgp5rBihfA?pwd=0000 or "
         "https://cloud.tsinghua.edu.cn/d/5406c5fede254b2dadf6/",
     ),
     "yfcc": PublishedSet(
         "YFCC",
         Part(tuple(f"yfcc_train_feats_{n}.h5" for n in range(1, 10)), 409_788),
-        Part(
-            ("yfcc_test_feats_1.h5", "yfcc_test_feats_2.h5"),
-            101_256,
-            ("yfcc_test_labels_1.mat", "yfcc_test_labels_2.mat"),
-        ),
+        Part(tuple(f"yfcc_test_feats_{n}.h5" for n in (1, 2)), 101_256,
+             tuple(f"yfcc_test_labels_{n}.mat" for n in (1, 2))),
         Part(("query1000_feats.h5",), 1_000, ("query1000_labels.mat",)),
-        25,
-        4096,
-        80,
-        "https://pan.baidu.com/s/1jpqcRRFdiemGvlPpukxJ6Q?pwd=0000, labels also "
+        num_frames=25, feature_dim=4096, categories=80,
+        offered="https://pan.baidu.com/s/1jpqcRRFdiemGvlPpukxJ6Q?pwd=0000, labels also "
         "https://cloud.tsinghua.edu.cn/d/056678341d2b46949cfd/",
     ),
-    "ucf101": _trained_on_database(
-        "ucf", 9_537, 3_783, 101, "https://pan.baidu.com/s/1c2NMC0Y8R3zn4ionzKUP4g?pwd=0000"
+    "ucf101": PublishedSet(
+        "UCF101", _UCF_TRAIN, _UCF_TRAIN,
+        Part(("ucf_test_feats.h5",), 3_783, ("ucf_test_labels.mat",)),
+        25, 4096, 101, "https://pan.baidu.com/s/1c2NMC0Y8R3zn4ionzKUP4g?pwd=0000",
     ),
-    "hmdb51": _trained_on_database(
-        "hmdb", 3_570, 1_530, 51, "https://pan.baidu.com/s/1su2STM7b2mg-jBfsN5iRIQ?pwd=0000"
+    "hmdb51": PublishedSet(
+        "HMDB51", _HMDB_TRAIN, _HMDB_TRAIN,
+        Part(("hmdb_test_feats.h5",), 1_530, ("hmdb_test_labels.mat",)),
+        25, 4096, 51, "https://pan.baidu.com/s/1su2STM7b2mg-jBfsN5iRIQ?pwd=0000",
     ),
-}
+}  # fmt: skip
 
 
 def open_published(
     name: str, root: PathLike | None, in_memory: bool = False, views: Paths | None = None
 ) -> VideoDataset:
-    """Open a published data set from the folder where its released files lie -> VideoDataset.
+    """Open one of `PUBLISHED_SETS` from the folder `root` with its released files -> VideoDataset.
 
-    A count that is not the published one is a warning, so that a subset opens too; files that
-    contradict each other are not opened.
-
-    Args:
-        name: one of `PUBLISHED_SETS`.
-        root: the folder of the files, all of them directly in it.
-        in_memory: read the features whole.
-        views: HDF5 file or files of the training videos' augmented views (CHAIN's).
-
-    Raises FileNotFoundError, which lists what is missing and who offers it, and `DataError`.
+    `views` are HDF5 files of the training videos' augmented views (CHAIN's). A count that is not
+    the published one is a warning, so that a subset opens too; files that contradict each other
+    are a `DataError`. FileNotFoundError lists what is missing and who offers it.
     """
     published = PUBLISHED_SETS[name]
-    folder = _folder_of(published, name, root)
-    opened = {}
+    folder, opened = _folder_of(published, name, root), {}
     for part, roles in published.parts.items():
         paths = [folder / file for file in part.feats]
         labels = read_part_labels(part, folder, Rows(paths, "feats").counts)
         part_views = views if "train" in roles else None
         opened[part] = FeatureSet(paths, labels=labels, views=part_views, in_memory=in_memory)
-    _check_columns(opened)
+    files = {part: folder / (part.labels or part.feats)[0] for part in opened}
+    check_columns((files[part], part.key, opened[part].labels) for part in opened)
     differing = [line for part in opened for line in differences(published, part, opened[part])]
     if differing:
-        warnings.warn(
-            f"{folder}: not the published {published.title}: {'; '.join(differing)}. Numbers of "
-            "papers were measured on the published set.",
-            stacklevel=3,
-        )
+        found = f"not the published {published.title}: {'; '.join(differing)}"
+        warnings.warn(f"{folder}: {found}. Papers measured on the published set.", stacklevel=3)
     sets = (opened[part] for part in (published.train, published.database, published.query))
     return VideoDataset(name, *sets)
 
@@ -157,31 +134,22 @@ def read_part_labels(part: Part, folder: Path, counts: Iterable[int]) -> np.ndar
     if not paths or not (part.labels_needed or all(path.is_file() for path in paths)):
         return None
     read = [read_mat_labels(path, part.key, count) for path, count in zip(paths, counts)]
-    for path, labels in zip(paths, read):
-        if labels.shape[1] != read[0].shape[1]:
-            raise DataError(
-                f"{path}: `{part.key}` has {labels.shape[1]} columns, but {paths[0]} has "
-                f"{read[0].shape[1]}; the same category must be the same column in both. One "
-                "upload of YFCC's had 81: its authors replaced it by one of 80."
-            )
+    hint = " One upload of YFCC's had 81: its authors replaced it by one of 80."
+    check_columns(((path, part.key, labels) for path, labels in zip(paths, read)), hint)
     return np.concatenate(read)
 
 
 def differences(published: PublishedSet, part: Part, feature_set: FeatureSet) -> list[str]:
     """List in words where an opened part differs from the published counts."""
-    pairs = {
-        "videos": (len(feature_set), part.videos),
-        "frames a video (T)": (feature_set.num_frames, published.num_frames),
-        "features a frame (D)": (feature_set.feature_dim, published.feature_dim),
-    }
-    if feature_set.labels is not None:
-        pairs["categories (C)"] = (feature_set.labels.shape[1], published.categories)
-    names = part.feats[0] + (f" … {part.feats[-1]}" if len(part.feats) > 1 else "")
-    return [
-        f"{names}: {found} {what}, published are {wanted}"
-        for what, (found, wanted) in pairs.items()
-        if found != wanted
+    pairs = [
+        (len(feature_set), "videos", part.videos),
+        (feature_set.num_frames, "frames a video (T)", published.num_frames),
+        (feature_set.feature_dim, "features a frame (D)", published.feature_dim),
     ]
+    if feature_set.labels is not None:
+        pairs.append((feature_set.labels.shape[1], "categories (C)", published.categories))
+    names = part.feats[0] + (f" … {part.feats[-1]}" if len(part.feats) > 1 else "")
+    return [f"{names}: {n} {what}, published are {known}" for n, what, known in pairs if n != known]
 
 
 def _folder_of(published, name, root):
@@ -201,16 +169,3 @@ def _folder_of(published, name, root):
         f"{problem} {published.title} is {', '.join(published.files)}. Its authors offer it at "
         f"{published.offered}"
     )
-
-
-def _check_columns(opened):
-    columns = {part: s.labels.shape[1] for part, s in opened.items() if s.labels is not None}
-    first, ours = next(iter(columns.items()))
-    for part, theirs in columns.items():
-        if theirs != ours:
-            here, there = ((p.labels or p.feats)[0] for p in (part, first))
-            raise DataError(
-                f"{opened[part].paths[0].parent / here}: `{part.key}` has {theirs} columns, "
-                f"`{first.key}` of {there} has {ours}; the same category must be the same column "
-                "in both."
-            )

@@ -2,13 +2,10 @@
 
 A *story* is three different digits one after the other, say 3→7→1; a video tells it in three shots
 of handwriting that drifts over a changing background, with sensor noise and now and then a wrong
-digit (a *distractor*). Story 2c and story 2c + 1 are each other's reverse and make up category c,
-the set of their digits: only the order in time tells the two apart. Three disjoint pools of
-handwriting (1,797 pictures of 8 x 8) serve the feature network, the training videos, and the videos
-of database and query.
-
-A video is first *drawn up* (`draw_script`: what stands where in every frame) and then *rendered*;
-so the same video can be rendered again, larger, cropped or brighter, before noise is added.
+digit (a *distractor*). Story 2c and story 2c + 1 are each other's reverse and make up category c:
+only the order in time tells the two apart. Three disjoint pools of handwriting serve the feature
+network, the training videos, and the videos of database and query. A video is first *drawn up*
+(`draw_script`) and then *rendered*, so that it can be rendered again, larger, cropped or brighter.
 
 B videos, T frames a video, D features a frame, N videos in a set, C categories; a video has three
 shots, a single picture has one. Lengths are in half frame widths: -1 and 1 are a frame's borders.
@@ -29,15 +26,8 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from vidhash_lab.data.files import DataError, check_seal, seal
+from vidhash_lab.data.stories import network
 from vidhash_lab.data.stories.handwriting import choose_handwriting, handwriting, handwriting_pools
-from vidhash_lab.data.stories.network import (
-    BACKBONE,
-    FEATURE_DIM,
-    FRAME_SIZE,
-    WEIGHTS,
-    digit_features,
-    one_thread,
-)
 
 SPLITS = ("train", "database", "query")
 NUM_CATEGORIES = 20  # and twice as many stories
@@ -103,10 +93,7 @@ def seeded_generator(config: DigitStoriesConfig, purpose: str) -> Generator:
 def draw_script(
     digits: Tensor, num_frames: int, pool: Tensor, config: DigitStoriesConfig, generator: Generator
 ) -> Script:
-    """Draw up B videos that show (B, shots) digits in `num_frames` frames -> Script.
-
-    `pool` holds the rows of handwriting to choose from.
-    """
+    """Draw up B videos that show (B, shots) digits, by the rows `pool` of handwriting -> Script."""
     B, num_shots = digits.shape
 
     def uniform(low, high, *shape):
@@ -147,7 +134,7 @@ def _draw_shots(B, num_shots, num_frames, evenness, generator):
     return (torch.arange(num_frames)[:, None] >= (earliest + slack)[:, None]).sum(2)
 
 
-def render_scene(script: Script, frame_size: int = FRAME_SIZE) -> Tensor:
+def render_scene(script: Script, frame_size: int = network.FRAME_SIZE) -> Tensor:
     """Render the brighter of digit and background -> (B, T, frame_size, frame_size) in [0, 1]."""
     B, T = script.shots.shape
     # Where in the digit's own picture a frame's pixel lies: turned back, enlarged, moved back.
@@ -184,11 +171,10 @@ def split_script(config: DigitStoriesConfig, split: str) -> tuple[Tensor, Script
 
 
 def _layout(config, split):
-    """Name the arrays of one split's file -> {name: (shape, type)}."""
     N, T = getattr(config, split), config.num_frames
     return {
-        "feats": ((N, T, FEATURE_DIM), "float16"),
-        "thumbnails": ((N, T, FRAME_SIZE, FRAME_SIZE), "uint8"),
+        "feats": ((N, T, network.FEATURE_DIM), "float16"),
+        "thumbnails": ((N, T, network.FRAME_SIZE, network.FRAME_SIZE), "uint8"),
         "labels": ((N, NUM_CATEGORIES), "bool"),  # one-hot categories
         "fine_labels": ((N, 2 * NUM_CATEGORIES), "bool"),  # one-hot stories
         "shots": ((N, T), "int8"),  # 0, 1, 2: the shot that a frame belongs to
@@ -196,18 +182,14 @@ def _layout(config, split):
     }
 
 
-@one_thread()
+@network.one_thread()
 def build(config: DigitStoriesConfig, folder: Path) -> None:
-    """Render the data set and describe it by features: writes three HDF5 files into `folder`.
-
-    Features are those of the 8-bit thumbnails: `digit_features(thumbnails / 255)` gives them again.
-    Another kind of processor may round the last digit of a few otherwise.
-    """
-    digits = stories(config).tolist()
+    """Render the data set, describe its 8-bit thumbnails: writes three HDF5 files into `folder`."""
+    digits, side = stories(config).tolist(), network.FRAME_SIZE
     attributes = {
         "config": json.dumps(asdict(config)),
-        "backbone": BACKBONE,
-        "frames": f"all {config.num_frames} frames, {FRAME_SIZE} x {FRAME_SIZE} grey",
+        "backbone": network.BACKBONE,
+        "frames": f"all {config.num_frames} frames, {side} x {side} grey",
         "story_names": ["→".join(map(str, story)) for story in digits],
         "category_names": ["·".join(map(str, sorted(story))) for story in digits[::2]],
     }
@@ -228,33 +210,28 @@ def build(config: DigitStoriesConfig, folder: Path) -> None:
                     rows = slice(start, min(start + CHUNK, len(story)))
                     thumbnails = render(script[rows], config, generator).mul_(255).round_().byte()
                     file["thumbnails"][rows] = thumbnails
-                    file["feats"][rows] = digit_features(thumbnails / 255).half()
+                    file["feats"][rows] = network.digit_features(thumbnails / 255).half()
                     progress.update(len(thumbnails))
             seal(folder / f"{split}.h5")
 
 
 def cache_name(config: DigitStoriesConfig) -> str:
     """Name the folder of a config: another config, file format or network, another name."""
-    digest = hashlib.sha256(f"{config} {FORMAT_VERSION}".encode() + WEIGHTS.read_bytes())
+    digest = hashlib.sha256(f"{config} {FORMAT_VERSION}".encode() + network.WEIGHTS.read_bytes())
     return f"digit-stories-{digest.hexdigest()[:12]}"
 
 
 def is_complete(folder: Path) -> bool:
     """Tell whether the folder holds its three files as they were built, by their checksums."""
-    try:
+    with suppress(DataError, FileNotFoundError):
         for split in SPLITS:
             check_seal(folder / f"{split}.h5")
-    except (DataError, FileNotFoundError):
-        return False
-    return True
+        return True
+    return False
 
 
 def open_or_build(config: DigitStoriesConfig, cache_folder: Path) -> Path:
-    """Return the folder of the finished data set within `cache_folder`, built now if need be.
-
-    Several processes may do so at once: each builds in a folder of its own, then renames it. A
-    damaged data set is replaced, with a warning; an interrupted build leaves nothing behind.
-    """
+    """Return the folder of the finished data set, built now where it is missing or damaged."""
     folder = cache_folder / cache_name(config)
     was_there = folder.exists()
     if is_complete(folder):

@@ -20,10 +20,7 @@ def handwriting() -> tuple[Tensor, Tensor]:
 
 @cache
 def handwriting_pools() -> dict[str, Tensor]:
-    """Divide the handwriting into rows for "network" (600), "train" (600) and "test" (597).
-
-    Always in the same way, whatever the data set's seed: the shipped network has seen its pool.
-    """
+    """Divide the handwriting, always alike, into "network" (600), "train" (600), "test" (597)."""
     order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))
     return dict(zip(("network", "train", "test"), order.split(600)))
 

@@ -1,11 +1,9 @@
 """The tiny network that describes the frames of the built-in data set.
 
-It plays the part that an ImageNet network plays for real videos: trained once, on other pictures
-than those it is used on, to tell ten digits apart under the clutter of `digit_stories`; its last
-hidden layer then describes a frame by 128 numbers, never negative and mostly zero.
-`tools/train_digit_network.py` trained it.
-
-B videos, T frames a video, N frames in a row, D = 128 features.
+It plays the part of an ImageNet network: trained once (`tools/train_digit_network.py`), on other
+pictures, to tell ten digits apart under clutter. Its last hidden layer describes a frame by 128
+numbers, never negative and mostly zero. B videos, T frames a video, N frames in a row, D = 128
+features.
 """
 
 from collections.abc import Iterator
@@ -25,11 +23,7 @@ BACKBONE = "digits, 128 ReLU activations, standard deviation 1"  # what feature 
 
 
 class DigitNetwork(nn.Module):
-    """Three convolutions, a hidden layer (the features) and ten logits.
-
-    `norm` is batch normalisation while the network learns. The shipped network has it folded into
-    the convolutions, and the features' scale into the hidden layer.
-    """
+    """Three convolutions, a hidden layer (the features) and ten logits; `norm` is for training."""
 
     def __init__(self, norm: type[nn.Module] = nn.Identity):
         super().__init__()
@@ -43,8 +37,7 @@ class DigitNetwork(nn.Module):
 
     def features(self, frames: Tensor) -> Tensor:
         """Describe (N, 32, 32) frames in [0, 1] by their hidden activations -> (N, D), >= 0."""
-        maps = self.convolutions(frames.unsqueeze(1))
-        return F.relu(self.hidden(maps.flatten(1)))
+        return F.relu(self.hidden(self.convolutions(frames.unsqueeze(1)).flatten(1)))
 
     def forward(self, frames: Tensor) -> Tensor:
         """Score the ten digits: (N, 32, 32) frames -> (N, 10) logits."""
@@ -61,11 +54,7 @@ def shipped_network() -> DigitNetwork:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread for a while, also as a decorator: `@one_thread()`.
-
-    Features then are the same to the last bit on any number of cores; and small steps in several
-    threads would wait for each other, ten times as long where other programs keep the cores busy.
-    """
+    """Let torch use one thread, also as a decorator: the same last bit on any number of cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -77,10 +66,7 @@ def one_thread() -> Iterator[None]:
 @one_thread()
 @torch.no_grad()
 def digit_features(frames: Tensor) -> Tensor:
-    """Describe (B, T, 32, 32) frames in [0, 1] -> (B, T, D) float32 features.
-
-    Over the data set, features have standard deviation 1 and about one in five is not zero.
-    """
+    """Describe (B, T, 32, 32) frames in [0, 1] -> (B, T, D) float32, standard deviation 1."""
     # Parts of this size stay in the processor's cache.
     parts = [shipped_network().features(part) for part in frames.flatten(0, 1).split(125)]
     return torch.cat(parts).unflatten(0, frames.shape[:2])

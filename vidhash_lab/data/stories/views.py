@@ -1,9 +1,8 @@
 """Views of the digit stories: each training video several times, every time augmented anew.
 
-A frozen network sees pictures, so what augments pictures must come before it: a *view* is what the
-network says about one augmented rendering of a video. The method that learns from views (CHAIN)
-draws two of them a step. Only the training set has views: database and queries are encoded as
-they are. They lie beside its file, `views` (N, V, T, D) in float16, built when first asked for.
+A *view* is what the frozen network says about one augmented rendering of a video; CHAIN draws two
+of them a step. Only the training set has views: database and queries are encoded as they are. They
+lie beside its file, `views` (N, V, T, D) in float16, built when first asked for.
 """
 
 import warnings
@@ -22,11 +21,7 @@ VIEWS_VERSION = 1  # raise it when views come out otherwise: older ones are then
 
 
 def open_or_build_views(config: DigitStoriesConfig, folder: Path, num_views: int) -> Path:
-    """Return the file of `num_views` views of each training video, built now if need be.
-
-    It lies in `folder`, the finished data set of this config. A damaged file is replaced, with a
-    warning; an interrupted build leaves nothing behind. Raises ValueError for no views at all.
-    """
+    """Return the file of `num_views` views of the training videos, built if missing or damaged."""
     if num_views < 1:
         raise ValueError(f"num_views={num_views}: as many views of each video, 1 or more")
     path = folder / f"train_views_{num_views}.h5"
@@ -53,10 +48,7 @@ def is_complete(path: Path, config: DigitStoriesConfig, num_views: int) -> bool:
 
 @one_thread()
 def build_views(config: DigitStoriesConfig, source: Path, path: Path, num_views: int) -> None:
-    """Augment the thumbnails of `source` and describe them: writes the HDF5 file `path`.
-
-    View v is the same whatever their number: it has random numbers of its own.
-    """
+    """Describe augmented thumbnails of `source` in the file `path`; each view has its own draws."""
     shape = config.train, num_views, config.num_frames, FEATURE_DIM
     generators = [seeded_generator(config, f"train view {view}") for view in range(num_views)]
     with (
