@@ -80,7 +80,8 @@ def fit(
         epochs: passes over the training videos; a method with weights needs them.
         batch_size: videos a step, at most all; a last, smaller batch of an epoch is left out.
         learning_rate: at the start; with "one-cycle" the highest.
-        schedule: "step", a `StepDecay` or `CosineDecay`, or "one-cycle" (30% up, then down, by the cosine).
+        schedule: "step", a `StepDecay`, a `CosineDecay`, or "one-cycle" (30% up, then down, by the
+            cosine).
         seed: of the order of videos, augmentation and dropout; initial weights have their own.
         device: "auto", "cpu", "cuda", "mps".
         precision: "auto" is bfloat16 autocast where the hardware has it, else "32-true".

@@ -76,6 +76,8 @@ class S5VHConfig:
             raise ValueError(f'centres are "semantic" or "learned", not {self.centres!r}')
         if self.num_clusters < NEAREST:
             raise ValueError(f"num_clusters is {self.num_clusters}; at least {NEAREST} needed")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path is {self.drop_path}; expected at least 0, less than 1")
 
     @classmethod
     def sized(cls, size, **changes):
@@ -106,7 +108,7 @@ class Scan(nn.Module):
         return self.out_proj(y * F.silu(gate))
 
     def convolve(self, u):
-        """Mix each channel of (B, T, E) over a frame and the three before it, zeros before the first.
+        """Mix each channel of (B, T, E) over a frame and the three before it, zeros where none is.
 
         A sum of four shifted products: a CPU's grouped convolution needs several times as long.
         """
@@ -153,13 +155,13 @@ class S5VH(ConMH):
     def encoder_blocks(self):
         """Make the encoder's blocks; the later, the more often one is skipped in training."""
         c = self.config
-        rates = torch.linspace(0, c.drop_path, c.depth).tolist()
+        rates = np.linspace(0, c.drop_path, c.depth)
         return (Block(c.hidden_dim, rate, c.shared_directions) for rate in rates)
 
     def decoder_blocks(self):
         """Make the decoder's blocks."""
         c = self.config
-        rates = torch.linspace(0, c.drop_path, c.decoder_depth).tolist()
+        rates = np.linspace(0, c.drop_path, c.decoder_depth)
         return (Block(c.decoder_dim, rate, c.shared_directions) for rate in rates)
 
     def prepare(self, train, seed=0):
@@ -195,7 +197,7 @@ class S5VH(ConMH):
         return super().sample(train, indices, generator) | {"videos": indices}
 
     def losses(self, batch):
-        """Return the weighted terms of a batch of `sample`; after the warm-up, labels move first."""
+        """Return the weighted terms of a batch; after the warm-up, move its soft labels first."""
         c, frames, videos = self.config, batch["frames"], batch["videos"]
         codes, guesses, hidden = self.two_views(frames, batch["masked"])
         codes = codes.float().mean(1)  # (2B, V, K) -> (2B, K)

@@ -1,4 +1,4 @@
-"""The selective scan of Mamba in plain torch, forward and backward, for clips of some tens of frames.
+"""The selective scan of Mamba in plain torch, forward and backward, for some tens of frames.
 
 A state forgets and is written to at every step, by as much as the step's own input says:
 
