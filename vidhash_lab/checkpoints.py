@@ -162,7 +162,7 @@ def load_released(method: str, path: str | Path, **assumed) -> VideoHasher:
     """Read a checkpoint of a method's released implementation -> the model, in evaluation mode.
 
     Args:
-        method: "conmh", "mcmsh", "bth", or "autossvh", whose encoder is ConMH's.
+        method: "conmh", "mcmsh", "bth", "s5vh", or "autossvh", whose encoder is ConMH's.
         assumed: what the file does not hold; see `from_released` of the method's class.
 
     Raises ValueError for another method, FileNotFoundError, and `DataError` for other weights.

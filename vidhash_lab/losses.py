@@ -47,6 +47,17 @@ def debiased_contrastive(
     return -torch.log(positive / (positive + debiased)).mean()
 
 
+def centre_alignment(codes: Tensor, centres: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of soft labels (B, C) and of which hash centre (C, K) a code is nearest to.
+
+    codes (2B, K) are two views' mean frame codes, view 1's videos first; logits are inner products
+    over K temperature; a mean over videos and views.
+    S5VH (AAAI 2025), hash centre alignment.
+    """
+    logits = F.linear(codes.float(), centres) / (codes.shape[1] * temperature)
+    return F.cross_entropy(logits, labels.repeat(2, 1))
+
+
 def cluster(states: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance of mean hidden states (B, T, H) to their videos' anchors (B, H).
 

@@ -22,7 +22,18 @@ import h5py
 import numpy as np
 import torch
 
-from vidhash_lab import BTH, MCMSH, ConMH, DataError, FeatureSet, fit, load, load_released, save
+from vidhash_lab import (
+    BTH,
+    MCMSH,
+    S5VH,
+    ConMH,
+    DataError,
+    FeatureSet,
+    fit,
+    load,
+    load_released,
+    save,
+)
 
 SHAPE = {"num_frames": 6, "feature_dim": 8, "hidden_dim": 16, "bits": 8}
 TARGET = Path(tempfile.gettempdir()) / f"vidhash-fuzz-{os.getpid()}"  # what evil code would make
@@ -58,6 +69,7 @@ def good(folder):
         "autossvh": {"model_state_dict": weights | sampler},
         "mcmsh": mcmsh,
         "bth": BTH(BTH.Config(**SHAPE)).state_dict(),
+        "s5vh": S5VH(S5VH.Config(**SHAPE, depth=1, num_clusters=5)).state_dict(),
     }
     return states, train
 

@@ -6,12 +6,14 @@ from vidhash_lab.models.chain import CHAIN, CHAINConfig
 from vidhash_lab.models.conmh import ConMH, ConMHConfig
 from vidhash_lab.models.hasher import VideoHasher
 from vidhash_lab.models.mcmsh import MCMSH, MCMSHConfig
+from vidhash_lab.models.s5vh import S5VH, S5VHConfig
 
 METHODS = {
     "conmh": ConMH,
     "chain": CHAIN,
     "mcmsh": MCMSH,
     "bth": BTH,
+    "s5vh": S5VH,
     "lsh": LSH,
     "pcah": PCAH,
     "itq": ITQ,

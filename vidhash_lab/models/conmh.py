@@ -69,11 +69,11 @@ class ConMHConfig:
 class Encoder(nn.Module):
     """Visible frames and their places in time -> their states (B, V, H)."""
 
-    def __init__(self, num_frames, feature_dim, dim, depth, heads):
+    def __init__(self, num_frames, feature_dim, dim, blocks):
         super().__init__()
         self.patch_embed = nn.Linear(feature_dim, dim)
         self.register_buffer("positions", position_table(num_frames, dim), persistent=False)
-        self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
+        self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, dim)
 
@@ -85,9 +85,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Tokens of visible, then hidden frames -> features of the hidden ones (B, M, D)."""
 
-    def __init__(self, feature_dim, dim, depth, heads):
+    def __init__(self, feature_dim, dim, blocks):
         super().__init__()
-        self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
+        self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, feature_dim)
 
@@ -103,17 +103,26 @@ class ConMH(VideoHasher):
     def __init__(self, config):
         super().__init__(config)
         c = config
-        self.encoder = Encoder(c.num_frames, c.feature_dim, c.hidden_dim, c.depth, c.heads)
+        self.encoder = Encoder(c.num_frames, c.feature_dim, c.hidden_dim, self.encoder_blocks())
         self.binary = nn.Linear(c.hidden_dim, c.bits)
         self.ln = nn.LayerNorm(c.bits)
         self.encoder_to_decoder = nn.Linear(c.bits, c.decoder_dim, bias=False)
         table = position_table(c.num_frames, c.decoder_dim)
         self.register_buffer("positions", table, persistent=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, c.decoder_dim))
-        self.decoder = Decoder(c.feature_dim, c.decoder_dim, c.decoder_depth, c.decoder_heads)
+        self.decoder = Decoder(c.feature_dim, c.decoder_dim, self.decoder_blocks())
         xavier_linears(self.encoder)
         xavier_linears(self.decoder)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
+
+    def encoder_blocks(self):
+        """Make the encoder's blocks, one after the other; S5VH has others."""
+        return (Block(self.config.hidden_dim, self.config.heads) for _ in range(self.config.depth))
+
+    def decoder_blocks(self):
+        """Make the decoder's blocks."""
+        c = self.config
+        return (Block(c.decoder_dim, c.decoder_heads) for _ in range(c.decoder_depth))
 
     def sample(self, train, indices, generator):
         """Read videos (B,) and draw two masks -> frames (B, T, D), masked (2, B, T) True = hidden.
