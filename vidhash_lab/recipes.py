@@ -2,7 +2,8 @@
 
 ConMH (gimpong/AAAI23-ConMH, d6dd5b5) trains five epochs more than it keeps: here are the epochs
 after which the released checkpoint was written. MCMSH (a483446) and BTH (c97db40) were released
-for FCVID only. All train with Adam without weight decay.
+for FCVID only. AutoSSVH (d973099) keeps the epoch that did best on the test queries, of 805 that
+it trains; its random sampler is what its training runs. All train with Adam without weight decay.
 """
 
 from vidhash_lab.training import StepDecay
@@ -28,6 +29,12 @@ RECIPES = {
     ("conmh", "yfcc"): (
         CONMH_SMALL | {"mask_ratio": 0.75, "contrastive_weight": 1.0, "tau_plus": 0.1},
         CONMH | {"epochs": 40, "batch_size": 128},
+    ),
+    ("autossvh", "fcvid"): (
+        CONMH_SMALL
+        | {"mask_ratio": 0.75, "contrastive_weight": 1.0, "tau_plus": 0.1, "sampler": "random"}
+        | {"voting_weight": 0.01, "num_clusters": (250, 500, 1000), "warmup_epochs": 100},
+        CONMH | {"epochs": 800, "batch_size": 512},
     ),
     ("mcmsh", "fcvid"): (
         {
