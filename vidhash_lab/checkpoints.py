@@ -167,7 +167,9 @@ def load_released(method: str, path: str | Path, **assumed) -> VideoHasher:
 
     Raises ValueError for another method, FileNotFoundError, and `DataError` for other weights.
     """
-    builders = {n: each.from_released for n, each in METHODS.items() if hasattr(each, "from_released")}
+    builders = {
+        n: each.from_released for n, each in METHODS.items() if hasattr(each, "from_released")
+    }
     if method not in builders:
         raise ValueError(f"no released {method!r} is known, only {', '.join(builders)}")
     inspect.signature(builders[method]).bind(None, **assumed)  # a misspelt name is a TypeError

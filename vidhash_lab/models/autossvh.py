@@ -279,7 +279,7 @@ def concentrate(distances, assignment, num_clusters):
     of_one_point = (members <= 1) | (loose < 1e-6)
     if of_one_point.all():
         return torch.full_like(loose, MEAN_CONCENTRATION)
-    loose[of_one_point] = loose.max()
+    loose[of_one_point] = loose[~of_one_point].max()
     low, high = loose.quantile(loose.new_tensor([0.1, 0.9]))
     loose = loose.clamp(low, high)
     return MEAN_CONCENTRATION * loose / loose.mean()
