@@ -22,8 +22,18 @@ import h5py
 import numpy as np
 import torch
 
-from vidhash_lab import BTH, MCMSH, AutoSSVH, ConMH, DataError, FeatureSet
-from vidhash_lab import fit, load, load_released, save
+from vidhash_lab import (
+    BTH,
+    MCMSH,
+    AutoSSVH,
+    ConMH,
+    DataError,
+    FeatureSet,
+    fit,
+    load,
+    load_released,
+    save,
+)
 from vidhash_lab.models.autossvh import RELEASED_NAMES
 
 SHAPE = {"num_frames": 6, "feature_dim": 8, "hidden_dim": 16, "bits": 8}

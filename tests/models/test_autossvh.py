@@ -73,7 +73,7 @@ def test_reproduces_importances(released):
 
 
 def test_reproduces_the_voting(released, generator):
-    model, expected = released
+    _, expected = released
     votes = []
     for count in (6, 4):
         names = (f"{name}_{count}" for name in ("assignment", "prototypes", "concentration"))
@@ -176,7 +176,10 @@ def test_the_sampler_learns_against_the_losses(train, monkeypatch):
         return [weight.grad.clone() for weight in model.sampler.parameters()]
 
     reversed_gradients = gradients()
-    straight = lambda masked, shares: (~masked).to(shares) + (shares - shares.detach())  # noqa: E731
+
+    def straight(masked, shares):
+        return (~masked).to(shares) + (shares - shares.detach())
+
     monkeypatch.setattr("vidhash_lab.models.autossvh.reversed_choice", straight)
     for ours, straight_through in zip(reversed_gradients, gradients()):
         torch.testing.assert_close(ours, -straight_through)
@@ -293,7 +296,7 @@ def test_votes_begin_after_the_warm_up(train):
 
 def test_more_clusters_than_videos_are_refused_before_training(train):
     model = AutoSSVH.for_dataset(train, **SIZES)
-    with pytest.raises(ValueError, match="1000 clusters of 64 training videos.*voting_weight=0"):
+    with pytest.raises(ValueError, match=r"1000 clusters of 64 training videos.*voting_weight=0"):
         fit(model, train, epochs=1)
     without = AutoSSVH.for_dataset(train, **SIZES, voting_weight=0)
     assert len(fit(without, train, epochs=1, device="cpu")) == 1

@@ -20,8 +20,9 @@ Different from the released code, on purpose:
 - The vote of an epoch is not saved: it follows from the weights before the epoch and the seed, so
   that a resumed training holds it again.
 
-The Gaussian noise, of deviation 10 against importances between 0 and 1, is the released one; with
-it the choice is random but for a few percent. `noise` sets it.
+The Gaussian noise, of deviation 10 against importances between 0 and 1, is the released one. It
+leaves little to the importances: a frame of importance 1 among frames of importance 0 is shown in
+55 of 100 draws, where chance is 52 (V 13, T 25). With deviation 1 it is 76, with 0 it is 85.
 
 B videos in a batch, T frames per video, V of them visible, M = T - V hidden, D feature width,
 H hidden width, K bits, N training videos, C clusters, S centres that a batch is compared with.
@@ -251,7 +252,7 @@ def reversed_choice(masked, shares):
 
 
 def find_components(codes, num_clusters, seed):
-    """Cluster the mean codes (N, K) of all videos by k-means, after they are brought to length 1."""
+    """Cluster the mean codes (N, K) of all videos, brought to length 1, by k-means."""
     import faiss  # imported where it is used: it takes a while
 
     points = nn.functional.normalize(codes, dim=1)
