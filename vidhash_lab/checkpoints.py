@@ -162,14 +162,14 @@ def load_released(method: str, path: str | Path, **assumed) -> VideoHasher:
     """Read a checkpoint of a method's released implementation -> the model, in evaluation mode.
 
     Args:
-        method: "conmh", "mcmsh", "bth", "s5vh", or "autossvh", whose encoder is ConMH's.
+        method: "conmh", "mcmsh", "bth", "s5vh" or "autossvh".
         assumed: what the file does not hold; see `from_released` of the method's class.
 
     Raises ValueError for another method, FileNotFoundError, and `DataError` for other weights.
     """
-    known = {name: each for name, each in METHODS.items() if hasattr(each, "from_released")}
-    builders = {name: each.from_released for name, each in known.items()}
-    builders["autossvh"] = METHODS["conmh"].from_autossvh
+    builders = {
+        n: each.from_released for n, each in METHODS.items() if hasattr(each, "from_released")
+    }
     if method not in builders:
         raise ValueError(f"no released {method!r} is known, only {', '.join(builders)}")
     inspect.signature(builders[method]).bind(None, **assumed)  # a misspelt name is a TypeError

@@ -58,6 +58,18 @@ def centre_alignment(codes: Tensor, centres: Tensor, labels: Tensor, temperature
     return F.cross_entropy(logits, labels.repeat(2, 1))
 
 
+def component_voting(codes: Tensor, centres: Tensor, concentrations: Tensor) -> Tensor:
+    """Cross-entropy of mean codes (B, K) to the centres of their own clusters, among others.
+
+    centres (S, K) are of length 1; the first B are those of the batch, in its order, so that a
+    cluster of two videos stands there twice; the rest are of no video in the batch. The logit of
+    a centre is the cosine divided by the centre's concentration (S,), large where a cluster is
+    loose. AutoSSVH (CVPR 2025), component voting.
+    """
+    logits = F.normalize(codes.float(), dim=1) @ centres.T / concentrations
+    return F.cross_entropy(logits, torch.arange(len(codes), device=codes.device))
+
+
 def cluster(states: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance of mean hidden states (B, T, H) to their videos' anchors (B, H).
 

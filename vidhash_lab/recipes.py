@@ -6,6 +6,8 @@ for FCVID only. All train with Adam without weight decay. S5VH (gimpong/AAAI25-S
 AdamW, whose decay of 1e-4 takes a thousandth of the weights over all epochs: here it is Adam too.
 Its released code and the logs beside its published numbers do not agree on FCVID. The recipe is the
 code's; with `sizes | S5VH_LOGGED` it is that of the logs.
+AutoSSVH (d973099) keeps the epoch that did best on the test queries, of 805 that it trains; its
+random sampler is what its training runs.
 """
 
 from vidhash_lab.training import CosineDecay, StepDecay
@@ -47,6 +49,12 @@ RECIPES = {
     ("conmh", "yfcc"): (
         CONMH_SMALL | {"mask_ratio": 0.75, "contrastive_weight": 1.0, "tau_plus": 0.1},
         CONMH | {"epochs": 40, "batch_size": 128},
+    ),
+    ("autossvh", "fcvid"): (
+        CONMH_SMALL
+        | {"mask_ratio": 0.75, "contrastive_weight": 1.0, "tau_plus": 0.1, "sampler": "random"}
+        | {"voting_weight": 0.01, "num_clusters": (250, 500, 1000), "warmup_epochs": 100},
+        CONMH | {"epochs": 800, "batch_size": 512},
     ),
     ("mcmsh", "fcvid"): (
         {

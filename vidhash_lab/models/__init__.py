@@ -1,5 +1,6 @@
 """The methods, one a file, and the name under which a checkpoint remembers each."""
 
+from vidhash_lab.models.autossvh import AutoSSVH, AutoSSVHConfig
 from vidhash_lab.models.baselines import ITQ, LSH, PCAH
 from vidhash_lab.models.bth import BTH, BTHConfig
 from vidhash_lab.models.chain import CHAIN, CHAINConfig
@@ -14,6 +15,7 @@ METHODS = {
     "mcmsh": MCMSH,
     "bth": BTH,
     "s5vh": S5VH,
+    "autossvh": AutoSSVH,
     "lsh": LSH,
     "pcah": PCAH,
     "itq": ITQ,

@@ -78,8 +78,15 @@ class Encoder(nn.Module):
         self.head = nn.Linear(dim, dim)
 
     def forward(self, frames, places):
-        x = self.patch_embed(frames) + self.positions[places]  # (B, V, D) -> (B, V, H)
-        return self.head(self.norm(self.blocks(x)))
+        return self.states(self.embed(frames, places))
+
+    def embed(self, frames, places):
+        """Embed frames (B, V, D) that stand at `places` (B, V) in time -> (B, V, H)."""
+        return self.patch_embed(frames) + self.positions[places]
+
+    def states(self, embedded):
+        """Let embedded frames (B, V, H) look at each other -> (B, V, H)."""
+        return self.head(self.norm(self.blocks(embedded)))
 
 
 class Decoder(nn.Module):
@@ -156,7 +163,11 @@ class ConMH(VideoHasher):
 
     def frame_codes(self, frames, places):
         """Hash frames (B, V, D) that stand at `places` (B, V) in time -> (B, V, K) in {-1, +1}."""
-        return binarise(self.ln(self.binary(self.encoder(frames, places))))
+        return self.hashed(self.encoder(frames, places))
+
+    def hashed(self, states):
+        """Hash layer: states (B, V, H) -> frame codes (B, V, K) in {-1, +1}."""
+        return binarise(self.ln(self.binary(states)))
 
     def reconstruct(self, codes, visible, hidden):
         """Guess the frames at places `hidden` (B, M) from codes at `visible` -> (B, M, D)."""
@@ -166,8 +177,15 @@ class ConMH(VideoHasher):
 
     def encode(self, frames):
         """Hash videos (B, T, D) with all frames visible -> (B, K) in {-1, +1}."""
-        places = torch.arange(frames.shape[1], device=frames.device).expand(frames.shape[:2])
-        return sign(self.frame_codes(frames, places).mean(1))
+        return sign(self.mean_codes(frames))
+
+    def mean_codes(self, frames):
+        """Average the frame codes of videos (B, T, D), all frames visible -> (B, K)."""
+        return self.frame_codes(frames, self.all_places(frames)).mean(1)
+
+    def all_places(self, frames):
+        """List the places of all frames of videos (B, T, D) -> (B, T)."""
+        return torch.arange(frames.shape[1], device=frames.device).expand(frames.shape[:2])
 
     @classmethod
     def from_released(cls, state, num_frames=25, size=None):
@@ -177,32 +195,9 @@ class ConMH(VideoHasher):
         it ("base" and "small" have the same shapes); None takes the size of that depth, "small"
         for 12, the published one.
         """
-        depth = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("encoder.blocks"))
-        size = size or {1: "mini", 24: "large"}.get(depth, "small")
-        bits, hidden_dim = state["binary.weight"].shape
-        config = ConMHConfig(
-            bits=bits,
-            num_frames=num_frames,
-            feature_dim=state["encoder.patch_embed.weight"].shape[1],
-            hidden_dim=hidden_dim,
-            depth=depth,
-            heads=SIZES[size]["heads"],
-        )
-        model = cls(config)
+        model = cls(ConMHConfig(num_frames=num_frames, **released_sizes(state, size)))
         model.load_state_dict(state)
         return model
-
-    @classmethod
-    def from_autossvh(cls, state, size=None):
-        """Build the model from a released state dict of AutoSSVH, which encodes as ConMH does.
-
-        T is that of its table of decoder positions. That table and the sampler of frames serve its
-        training alone and are left out: what comes back encodes, but does not go on training.
-        """
-        num_frames = state["pos_embed"].shape[-2]
-        unused = [key for key in state if key.startswith("encoder.sample_net.")] + ["pos_embed"]
-        own = {key: value for key, value in state.items() if key not in unused}
-        return cls.from_released(own, num_frames, size)
 
 
 def draw_masks(count, config, generator):
@@ -219,3 +214,17 @@ def split_places(masked, num_visible):
     """Mask (B, T), True = hidden -> places of visible (B, V) and hidden frames (B, M), in time."""
     places = masked.byte().argsort(dim=1, stable=True)
     return places[:, :num_visible], places[:, num_visible:]
+
+
+def released_sizes(state, size=None):
+    """Read a config's sizes off the shapes of a released state dict; see `ConMH.from_released`."""
+    depth = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("encoder.blocks"))
+    size = size or {1: "mini", 24: "large"}.get(depth, "small")
+    bits, hidden_dim = state["binary.weight"].shape
+    return {
+        "bits": bits,
+        "feature_dim": state["encoder.patch_embed.weight"].shape[1],
+        "hidden_dim": hidden_dim,
+        "depth": depth,
+        "heads": SIZES[size]["heads"],
+    }
