@@ -28,7 +28,7 @@ B videos in a batch, T frames per video, V of them visible, M = T - V hidden, D 
 H hidden width, K bits, N training videos, C clusters, S centres that a batch is compared with.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -211,18 +211,18 @@ class AutoSSVH(ConMH):
         return self.sampler(self.encoder.embed(frames, self.all_places(frames)))
 
     @classmethod
-    def from_released(cls, state, size=None, sampler="random"):
+    def from_released(cls, state, size=None, config=None):
         """Build the model from a released state dict, sizes and T read off its shapes.
 
-        For `size` see `ConMH.from_released`. `sampler` is how training goes on: the released one
-        was with random masks, so that the file's sampler has learned nothing.
+        For `size` see `ConMH.from_released`. What is not in the file, how training goes on, is that
+        of `config`. None is FCVID's with random masks, as the released training was: the file's
+        sampler has learned nothing.
         """
         unused = "encoder.sample_net.temperature"
         own = {released_name(key): value for key, value in state.items() if key != unused}
         own["positions"] = own["positions"].squeeze(0)  # (1, T, width) there
-        num_frames = len(own["positions"])
-        sizes = released_sizes(own, size)
-        model = cls(AutoSSVHConfig(num_frames=num_frames, sampler=sampler, **sizes))
+        sizes = released_sizes(own, size) | {"num_frames": len(own["positions"])}
+        model = cls(replace(config or AutoSSVHConfig(sampler="random"), **sizes))
         model.load_state_dict(own)
         return model
 
