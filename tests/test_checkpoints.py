@@ -9,7 +9,8 @@ import torch
 
 from vidhash_lab import DataError, load_released
 from vidhash_lab.checkpoints import load, save
-from vidhash_lab.models import ConMH, ConMHConfig
+from vidhash_lab.models import AutoSSVH, AutoSSVHConfig, ConMH, ConMHConfig
+from vidhash_lab.models.autossvh import RELEASED_NAMES
 
 SCRIPT = Path(__file__).with_name("fuzz") / "fuzz_checkpoints.py"
 SHAPE = {"num_frames": 6, "feature_dim": 8, "hidden_dim": 16, "bits": 8}
@@ -19,6 +20,23 @@ SHAPE = {"num_frames": 6, "feature_dim": 8, "hidden_dim": 16, "bits": 8}
 def conmh():
     torch.manual_seed(0)
     return ConMH(ConMHConfig(**SHAPE, depth=1, heads=1, decoder_dim=192)).eval()
+
+
+@pytest.fixture
+def autossvh():
+    torch.manual_seed(0)
+    model = AutoSSVH(AutoSSVHConfig(**SHAPE, depth=1, heads=1, decoder_dim=192)).eval()
+    torch.nn.init.normal_(model.positions)
+    return model
+
+
+def as_released(autossvh):
+    """The weights of an AutoSSVH under their released names."""
+    state = {"encoder.sample_net.temperature": torch.full((1, 1, 1, 1), 0.1)}
+    for key, value in autossvh.state_dict().items():
+        names = [t + key.removeprefix(h) for t, h in RELEASED_NAMES.items() if key.startswith(h)]
+        state[names[0] if names else key] = value[None] if key == "positions" else value
+    return state
 
 
 def written(state, path, **options):
@@ -44,19 +62,24 @@ def test_every_wrapping_of_released_weights_loads(conmh, tmp_path, wrap, new_for
     torch.testing.assert_close(model.encode(frames), conmh.encode(frames))
 
 
-def test_autossvh_encodes_as_conmh_and_brings_its_number_of_frames(conmh, tmp_path):
-    sampler = {
-        "pos_embed": torch.randn(1, 6, 192),
-        "encoder.sample_net.temperature": torch.ones(1),
-        "encoder.sample_net.importance_score.norm.weight": torch.ones(6),
-    }
-    path = written({"model_state_dict": conmh.state_dict() | sampler}, tmp_path / "fcv_8.pth")
+def test_autossvh_is_loaded_whole_and_brings_its_number_of_frames(autossvh, conmh, tmp_path):
+    path = written({"model_state_dict": as_released(autossvh)}, tmp_path / "fcv_8.pth")
     model = load_released("autossvh", path)
     assert model.config.num_frames == 6 and model.config.heads == 1
-    frames = torch.randn(4, 6, 8)
-    torch.testing.assert_close(model.encode(frames), conmh.encode(frames))
+    assert model.config.sampler == "random"  # as it was trained
+    theirs = autossvh.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in model.state_dict().items())
     with pytest.raises(DataError, match=r"fcv_8\.pth: not weights of the released conmh.*pos_emb"):
         load_released("conmh", path)
+    conmhs = written({"model_state_dict": conmh.state_dict()}, tmp_path / "conmh.pth")
+    with pytest.raises(DataError, match=r"not weights of the released autossvh.*positions"):
+        load_released("autossvh", conmhs)
+
+
+def test_an_autossvh_of_another_decoder_is_refused(tmp_path):
+    other = AutoSSVH(AutoSSVHConfig(**SHAPE, depth=1, heads=1, decoder_dim=96))
+    with pytest.raises(DataError, match=r"odd\.pth: not weights of the released autossvh.*size"):
+        load_released("autossvh", written(as_released(other), tmp_path / "odd.pth"))
 
 
 def test_missing_and_left_over_keys_are_listed(conmh, tmp_path):

@@ -7,6 +7,7 @@ import torch
 
 from vidhash_lab.losses import (
     cluster,
+    component_voting,
     debiased_contrastive,
     frame_order,
     masked_reconstruction,
@@ -49,6 +50,19 @@ def test_debiased_contrastive_is_its_formula(generator, temperature, tau_plus):
     assert got.item() == pytest.approx(expected, rel=1e-5)
     swapped = debiased_contrastive(view2, view1, temperature, tau_plus)
     assert swapped.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_component_voting_is_its_formula(generator):
+    codes = torch.randn(5, 16, generator=generator)
+    centres = torch.nn.functional.normalize(torch.randn(9, 16, generator=generator), dim=1)
+    centres[3] = centres[1]  # two videos of one cluster
+    loose = 0.1 + torch.rand(9, generator=generator)
+    total = 0.0
+    for video, code in enumerate(codes):
+        logits = [float(code @ c / code.norm() / w) for c, w in zip(centres, loose)]
+        total += math.log(sum(math.exp(logit) for logit in logits)) - logits[video]
+    got = component_voting(codes, centres, loose).item()
+    assert got == pytest.approx(total / 5, rel=1e-5)
 
 
 def test_debiased_contrastive_falls_as_views_agree(generator):

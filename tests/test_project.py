@@ -57,10 +57,10 @@ def test_the_pins_are_what_is_tested_here():
     assert odd == {}, "these differ from constraints.txt; `make constraints` renews it"
 
 
-def test_the_citation_names_the_package_and_the_three_papers():
+def test_the_citation_names_the_package_and_the_papers():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == PROJECT["version"] and citation["license"] == PROJECT["license"]
-    assert [reference["year"] for reference in citation["references"]] == [2023, 2023, 2022]
+    assert [reference["year"] for reference in citation["references"]] == [2023, 2023, 2022, 2025]
 
 
 def test_the_readme_names_both_commands_and_every_notebook():
@@ -72,8 +72,9 @@ def test_the_readme_names_both_commands_and_every_notebook():
         assert (ROOT / target).exists(), target
 
 
-LAYERS = ["data", "literature", "losses", "structures", "affinity", "retrieval", "videos", "models",
-          "checkpoints", "training", "recipes", "plots", "widgets", "runs"]  # fmt: skip
+LAYERS = ["data", "literature", "losses", "structures", "hash_centres", "affinity", "retrieval",
+          "videos", "models", "checkpoints", "training", "recipes", "plots", "widgets",
+          "runs"]  # fmt: skip
 PACKAGE = ROOT / "vidhash_lab"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from vidhash_lab import METHODS, fit, published_recipe
 from vidhash_lab.data.released.sets import PUBLISHED_SETS
-from vidhash_lab.recipes import RECIPES
+from vidhash_lab.recipes import RECIPES, S5VH_LOGGED
 
 
 @pytest.mark.parametrize("method, dataset", RECIPES)
@@ -29,6 +29,17 @@ def test_the_learning_rate_falls_as_in_the_released_code(method, start, floor):
     rates = [recipe["learning_rate"] * recipe["schedule"](epoch) for epoch in range(1000)]
     assert np.allclose(rates[0:60:20], [start, 0.9 * start, 0.81 * start])
     assert rates[19] == rates[0] and np.isclose(min(rates), floor) and np.isclose(rates[-1], floor)
+
+
+def test_both_versions_of_s5vh_on_fcvid():
+    sizes, recipe = published_recipe("s5vh", "fcvid")
+    config, logged = METHODS["s5vh"].Config(**sizes), METHODS["s5vh"].Config(**sizes | S5VH_LOGGED)
+    assert config == METHODS["s5vh"].Config()
+    assert (config.num_visible, config.alignment_weight) == (7, 0.01)
+    assert (logged.num_visible, logged.alignment_weight) == (18, 0.001)
+    rates = [recipe["learning_rate"] * recipe["schedule"](epoch) for epoch in (0, 1, 250, 500, 501)]
+    logged = 0.0004999951639097535  # after the first epoch, in the released log
+    assert np.allclose(rates, [5e-4, logged, 2.55e-4, 1e-5, 1e-5], rtol=1e-12)
 
 
 def test_visible_frames_and_epochs_of_conmh():

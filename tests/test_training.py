@@ -13,7 +13,7 @@ import torch
 
 from vidhash_lab.checkpoints import load, load_released, save
 from vidhash_lab.data import DataError, FeatureSet
-from vidhash_lab.models import ConMH
+from vidhash_lab.models import AutoSSVH, ConMH
 from vidhash_lab.models.baselines import LSH
 from vidhash_lab.retrieval.codes import encode
 from vidhash_lab.training import NonFiniteLoss, StepDecay, fit
@@ -27,6 +27,9 @@ RECIPE = {
 @pytest.fixture
 def train(random_features):
     return FeatureSet(random_features())
+
+
+VOTING = SMALL | {"num_clusters": (4, 8), "warmup_epochs": 2}
 
 
 def new_model(train, seed=0):
@@ -71,23 +74,33 @@ def test_the_seed_decides_everything(uninterrupted, train):
     assert same_weights(again, uninterrupted[0]) and not same_weights(other, uninterrupted[0])
 
 
-def test_an_interrupted_run_resumes_bit_for_bit(uninterrupted, train, tmp_path):
+@pytest.mark.parametrize(
+    "method, sizes",
+    [(ConMH, SMALL), (AutoSSVH, VOTING), (AutoSSVH, VOTING | {"sampler": "random"})],
+    ids=["conmh", "autossvh", "autossvh-random"],
+)
+@pytest.mark.parametrize("interrupted", [1, 3])  # before AutoSSVH's first vote, and after one
+def test_an_interrupted_run_resumes_bit_for_bit(train, tmp_path, method, sizes, interrupted):
     path, seen = tmp_path / "run.pt", []
+
+    def new(seed=0):
+        return method.for_dataset(train, 16, seed=seed, **sizes)
 
     def interrupt(row):
         seen.append(row["epoch"])
-        if row["epoch"] == 3:
+        if row["epoch"] == interrupted:
             raise KeyboardInterrupt
 
+    uninterrupted = new()
+    whole = fit(uninterrupted, train, **RECIPE)
     with pytest.raises(KeyboardInterrupt):
-        fit(new_model(train), train, **RECIPE, checkpoint=path, on_epoch=interrupt)
+        fit(new(), train, **RECIPE, checkpoint=path, on_epoch=interrupt)
     assert load(path).config.bits == 16  # usable as it is
-    resumed = new_model(train, seed=5)  # its own weights do not matter
+    resumed = new(seed=5)  # its own weights do not matter
     history = fit(resumed, train, **RECIPE, checkpoint=path, on_epoch=interrupt)
-    assert same_weights(resumed, uninterrupted[0])
+    assert same_weights(resumed, uninterrupted)
     assert seen == [1, 2, 3, 4, 5, 6] and history.column("epoch") == [1, 2, 3, 4, 5, 6]
-    losses = [uninterrupted[1].column("loss"), history.column("loss")]
-    assert losses[0] == losses[1]
+    assert whole.column("loss") == history.column("loss")
 
 
 def test_an_interrupt_inside_the_first_epoch_leaves_a_checkpoint(train, tmp_path, monkeypatch):

@@ -9,12 +9,14 @@ from vidhash_lab.data.files import DataError
 from vidhash_lab.data.released.export import export
 from vidhash_lab.literature import published
 from vidhash_lab.models import METHODS
+from vidhash_lab.models.autossvh import AutoSSVH, AutoSSVHConfig
 from vidhash_lab.models.baselines import ITQ, LSH, PCAH
 from vidhash_lab.models.bth import BTH, BTHConfig
 from vidhash_lab.models.chain import CHAIN, CHAINConfig
 from vidhash_lab.models.conmh import ConMH, ConMHConfig
 from vidhash_lab.models.hasher import VideoHasher
 from vidhash_lab.models.mcmsh import MCMSH, MCMSHConfig
+from vidhash_lab.models.s5vh import S5VH, S5VHConfig
 from vidhash_lab.recipes import published_recipe
 from vidhash_lab.retrieval.codes import encode, pack, unpack
 from vidhash_lab.retrieval.comparison import compare
@@ -24,11 +26,12 @@ from vidhash_lab.retrieval.search import HammingIndex
 from vidhash_lab.training import StepDecay, fit
 
 __all__ = [
-    "BTH", "CHAIN", "ITQ", "LSH", "MCMSH", "METHODS", "PCAH", "BTHConfig", "CHAINConfig", "ConMH",
-    "ConMHConfig", "DataError", "Evaluation", "FeatureSet", "HammingIndex", "History",
-    "MCMSHConfig", "StepDecay", "VideoDataset", "VideoHasher", "compare", "encode", "evaluate",
-    "export", "extract", "fit", "load", "load_released", "near_duplicates", "open_dataset", "pack",
-    "published", "published_recipe", "save", "score", "twin_probe", "unpack",
+    "BTH", "CHAIN", "ITQ", "LSH", "MCMSH", "METHODS", "PCAH", "S5VH", "AutoSSVH", "AutoSSVHConfig",
+    "BTHConfig", "CHAINConfig", "ConMH", "ConMHConfig", "DataError", "Evaluation", "FeatureSet",
+    "HammingIndex", "History", "MCMSHConfig", "S5VHConfig", "StepDecay", "VideoDataset",
+    "VideoHasher", "compare", "encode", "evaluate", "export", "extract", "fit", "load",
+    "load_released", "near_duplicates", "open_dataset", "pack", "published", "published_recipe",
+    "save", "score", "twin_probe", "unpack",
 ]  # fmt: skip
 
 _VIDEOS = {"extract": "extraction", "near_duplicates": "near_duplicates"}

@@ -158,13 +158,13 @@ def method_name(method: type[VideoHasher]) -> str:
 def load_released(method: str, path: str | Path, **assumed) -> VideoHasher:
     """Read a checkpoint of a method's released implementation -> the model, in evaluation mode.
 
-    `method` is "conmh", "mcmsh", "bth", or "autossvh", whose encoder is ConMH's; `assumed` is what
-    the file does not hold, see the class's `from_released`. Raises ValueError for another method,
+    `method` is "conmh", "mcmsh", "bth", "s5vh" or "autossvh"; `assumed` is what the file does
+    not hold, see the class's `from_released`. Raises ValueError for another method,
     FileNotFoundError, and `DataError` for other weights.
     """
-    known = {name: each for name, each in METHODS.items() if hasattr(each, "from_released")}
-    builders = {name: each.from_released for name, each in known.items()}
-    builders["autossvh"] = METHODS["conmh"].from_autossvh
+    builders = {
+        n: each.from_released for n, each in METHODS.items() if hasattr(each, "from_released")
+    }
     if method not in builders:
         raise ValueError(f"no released {method!r} is known, only {', '.join(builders)}")
     inspect.signature(builders[method]).bind(None, **assumed)  # a misspelt name is a TypeError

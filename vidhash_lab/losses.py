@@ -43,6 +43,29 @@ def debiased_contrastive(
     return -torch.log(positive / (positive + debiased)).mean()
 
 
+def centre_alignment(codes: Tensor, centres: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of soft labels (B, C) and of which hash centre (C, K) a code is nearest to.
+
+    codes (2B, K) are two views' mean frame codes, view 1's videos first; logits are inner products
+    over K temperature; a mean over videos and views.
+    S5VH (AAAI 2025), hash centre alignment.
+    """
+    logits = F.linear(codes.float(), centres) / (codes.shape[1] * temperature)
+    return F.cross_entropy(logits, labels.repeat(2, 1))
+
+
+def component_voting(codes: Tensor, centres: Tensor, concentrations: Tensor) -> Tensor:
+    """Cross-entropy of mean codes (B, K) to the centres of their own clusters, among others.
+
+    centres (S, K) are of length 1; the first B are those of the batch, in its order, so that a
+    cluster of two videos stands there twice; the rest are of no video in the batch. The logit of
+    a centre is the cosine divided by the centre's concentration (S,), large where a cluster is
+    loose. AutoSSVH (CVPR 2025), component voting.
+    """
+    logits = F.normalize(codes.float(), dim=1) @ centres.T / concentrations
+    return F.cross_entropy(logits, torch.arange(len(codes), device=codes.device))
+
+
 def cluster(states: Tensor, target: Tensor) -> Tensor:
     """MCMSH's and BTH's mean squared distance of mean states (B, T, H) to anchors (B, H)."""
     return F.mse_loss(states.mean(1, dtype=torch.float32), target)

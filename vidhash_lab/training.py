@@ -45,6 +45,18 @@ class StepDecay:
         return max(self.factor ** (epoch // self.every), self.floor)
 
 
+@dataclass(frozen=True)
+class CosineDecay:
+    """S5VH's schedule: a half cosine over so many epochs, down to a share of the start."""
+
+    epochs: int
+    floor: float = 0.02
+
+    def __call__(self, epoch: int) -> float:
+        angle = math.pi * min(epoch, self.epochs) / self.epochs
+        return self.floor + (1 - self.floor) * (1 + math.cos(angle)) / 2
+
+
 def fit(
     model: VideoHasher,
     train: FeatureSet,
@@ -52,7 +64,7 @@ def fit(
     epochs: int | None = None,
     batch_size: int = 128,
     learning_rate: float = 1e-4,
-    schedule: str | StepDecay = "step",
+    schedule: str | StepDecay | CosineDecay = "step",
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
@@ -68,7 +80,8 @@ def fit(
         epochs: passes over the training videos; a method with weights needs them.
         batch_size: videos a step, at most all; a last, smaller batch of an epoch is left out.
         learning_rate: at the start; with "one-cycle" the highest.
-        schedule: "step", a `StepDecay`, or "one-cycle" (30% up, then down, by the cosine).
+        schedule: "step", a `StepDecay`, a `CosineDecay`, or "one-cycle" (30% up, then down, by the
+            cosine).
         seed: of the order of videos, augmentation and dropout; initial weights have their own.
         device: "auto", "cpu", "cuda", "mps".
         precision: "auto" is bfloat16 autocast where the hardware has it, else "32-true".
@@ -183,8 +196,10 @@ def _recipe(train, epochs, batch_size, learning_rate, schedule, seed, precision)
     for name, value, least in (("epochs", epochs, 0), ("batch_size", batch_size, 1)):
         if value != int(value) or value < least:
             raise ValueError(f"{name} is {value!r}; expected a whole number, {least} or more.")
-    if schedule not in ("step", "one-cycle") and not isinstance(schedule, StepDecay):
-        raise ValueError(f'schedule is "step", "one-cycle" or a StepDecay, not {schedule!r}')
+    if schedule not in ("step", "one-cycle") and not isinstance(schedule, (StepDecay, CosineDecay)):
+        raise ValueError(
+            f'schedule is "step", "one-cycle", a StepDecay or CosineDecay, not {schedule!r}'
+        )
     return {
         "epochs": int(epochs),
         "batch_size": min(int(batch_size), len(train)),

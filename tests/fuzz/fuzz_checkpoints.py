@@ -22,7 +22,20 @@ import h5py
 import numpy as np
 import torch
 
-from vidhash_lab import BTH, MCMSH, ConMH, DataError, FeatureSet, fit, load, load_released, save
+from vidhash_lab import (
+    BTH,
+    MCMSH,
+    S5VH,
+    AutoSSVH,
+    ConMH,
+    DataError,
+    FeatureSet,
+    fit,
+    load,
+    load_released,
+    save,
+)
+from vidhash_lab.models.autossvh import RELEASED_NAMES
 
 SHAPE = {"num_frames": 6, "feature_dim": 8, "hidden_dim": 16, "bits": 8}
 TARGET = Path(tempfile.gettempdir()) / f"vidhash-fuzz-{os.getpid()}"  # what evil code would make
@@ -48,16 +61,20 @@ def good(folder):
     fit(run, train, epochs=1, checkpoint=folder / "run.pt")
     own, run = (torch.load(folder / name, weights_only=True) for name in ("own.pt", "run.pt"))
     weights = conmh.state_dict()
-    sampler = {"pos_embed": torch.zeros(1, 6, 192), "encoder.sample_net.temperature": torch.ones(1)}
+    autossvh = {"encoder.sample_net.temperature": torch.ones(1)}
+    for key, value in AutoSSVH(AutoSSVH.Config(**SHAPE, depth=1, heads=1)).state_dict().items():
+        names = [t + key.removeprefix(h) for t, h in RELEASED_NAMES.items() if key.startswith(h)]
+        autossvh[names[0] if names else key] = value[None] if key == "positions" else value
     mcmsh = MCMSH(MCMSH.Config(**SHAPE)).state_dict()
     mcmsh.pop("alpha")
     states = {
         "own": own,
         "run": run,
         "conmh": {"model_state_dict": weights, "epoch": 3},
-        "autossvh": {"model_state_dict": weights | sampler},
+        "autossvh": {"model_state_dict": autossvh},
         "mcmsh": mcmsh,
         "bth": BTH(BTH.Config(**SHAPE)).state_dict(),
+        "s5vh": S5VH(S5VH.Config(**SHAPE, depth=1, num_clusters=5)).state_dict(),
     }
     return states, train
 

@@ -68,25 +68,32 @@ class ConMHConfig:
 class Encoder(nn.Module):
     """Visible frames and their places in time -> their states (B, V, H)."""
 
-    def __init__(self, num_frames, feature_dim, dim, depth, heads):
+    def __init__(self, num_frames, feature_dim, dim, blocks):
         super().__init__()
         self.patch_embed = nn.Linear(feature_dim, dim)
         self.register_buffer("positions", position_table(num_frames, dim), persistent=False)
-        self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
+        self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, dim)
 
     def forward(self, frames, places):
-        x = self.patch_embed(frames) + self.positions[places]  # (B, V, D) -> (B, V, H)
-        return self.head(self.norm(self.blocks(x)))
+        return self.states(self.embed(frames, places))
+
+    def embed(self, frames, places):
+        """Embed frames (B, V, D) that stand at `places` (B, V) in time -> (B, V, H)."""
+        return self.patch_embed(frames) + self.positions[places]
+
+    def states(self, embedded):
+        """Let embedded frames (B, V, H) look at each other -> (B, V, H)."""
+        return self.head(self.norm(self.blocks(embedded)))
 
 
 class Decoder(nn.Module):
     """Tokens of visible, then hidden frames -> features of the hidden ones (B, M, D)."""
 
-    def __init__(self, feature_dim, dim, depth, heads):
+    def __init__(self, feature_dim, dim, blocks):
         super().__init__()
-        self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
+        self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, feature_dim)
 
@@ -102,17 +109,26 @@ class ConMH(VideoHasher):
     def __init__(self, config):
         super().__init__(config)
         c = config
-        self.encoder = Encoder(c.num_frames, c.feature_dim, c.hidden_dim, c.depth, c.heads)
+        self.encoder = Encoder(c.num_frames, c.feature_dim, c.hidden_dim, self.encoder_blocks())
         self.binary = nn.Linear(c.hidden_dim, c.bits)
         self.ln = nn.LayerNorm(c.bits)
         self.encoder_to_decoder = nn.Linear(c.bits, c.decoder_dim, bias=False)
         table = position_table(c.num_frames, c.decoder_dim)
         self.register_buffer("positions", table, persistent=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, c.decoder_dim))
-        self.decoder = Decoder(c.feature_dim, c.decoder_dim, c.decoder_depth, c.decoder_heads)
+        self.decoder = Decoder(c.feature_dim, c.decoder_dim, self.decoder_blocks())
         xavier_linears(self.encoder)
         xavier_linears(self.decoder)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
+
+    def encoder_blocks(self):
+        """Make the encoder's blocks, one after the other; S5VH has others."""
+        return (Block(self.config.hidden_dim, self.config.heads) for _ in range(self.config.depth))
+
+    def decoder_blocks(self):
+        """Make the decoder's blocks."""
+        c = self.config
+        return (Block(c.decoder_dim, c.decoder_heads) for _ in range(c.decoder_depth))
 
     def sample(self, train, indices, generator):
         """Read videos (B,), draw two masks -> frames (B, T, D), masked (2, B, T), True = hidden."""
@@ -141,7 +157,11 @@ class ConMH(VideoHasher):
 
     def frame_codes(self, frames, places):
         """Hash frames (B, V, D) that stand at `places` (B, V) in time -> (B, V, K) in {-1, +1}."""
-        return binarise(self.ln(self.binary(self.encoder(frames, places))))
+        return self.hashed(self.encoder(frames, places))
+
+    def hashed(self, states):
+        """Hash layer: states (B, V, H) -> frame codes (B, V, K) in {-1, +1}."""
+        return binarise(self.ln(self.binary(states)))
 
     def reconstruct(self, codes, visible, hidden):
         """Guess the frames at places `hidden` (B, M) from codes at `visible` -> (B, M, D)."""
@@ -151,8 +171,15 @@ class ConMH(VideoHasher):
 
     def encode(self, frames):
         """Hash videos (B, T, D) with all frames visible -> (B, K) in {-1, +1}."""
-        places = torch.arange(frames.shape[1], device=frames.device).expand(frames.shape[:2])
-        return sign(self.frame_codes(frames, places).mean(1))
+        return sign(self.mean_codes(frames))
+
+    def mean_codes(self, frames):
+        """Average the frame codes of videos (B, T, D), all frames visible -> (B, K)."""
+        return self.frame_codes(frames, self.all_places(frames)).mean(1)
+
+    def all_places(self, frames):
+        """List the places of all frames of videos (B, T, D) -> (B, T)."""
+        return torch.arange(frames.shape[1], device=frames.device).expand(frames.shape[:2])
 
     @classmethod
     def from_released(cls, state, num_frames=25, size=None):
@@ -160,22 +187,9 @@ class ConMH(VideoHasher):
 
         `num_frames` and `size` (the heads) are not in the file; None takes "small" for depth 12.
         """
-        depth = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("encoder.blocks"))
-        size = size or {1: "mini", 24: "large"}.get(depth, "small")
-        bits, hidden_dim = state["binary.weight"].shape
-        feature_dim, heads = state["encoder.patch_embed.weight"].shape[1], SIZES[size]["heads"]
-        config = ConMHConfig(bits, num_frames, feature_dim, hidden_dim, depth, heads)
-        model = cls(config)
+        model = cls(ConMHConfig(num_frames=num_frames, **released_sizes(state, size)))
         model.load_state_dict(state)
         return model
-
-    @classmethod
-    def from_autossvh(cls, state, size=None):
-        """Build the model from a state dict of AutoSSVH, which encodes alike; it only encodes."""
-        num_frames = state["pos_embed"].shape[-2]
-        unused = [key for key in state if key.startswith("encoder.sample_net.")] + ["pos_embed"]
-        own = {key: value for key, value in state.items() if key not in unused}
-        return cls.from_released(own, num_frames, size)
 
 
 def draw_masks(count, config, generator):
@@ -192,3 +206,17 @@ def split_places(masked, num_visible):
     """Mask (B, T), True = hidden -> places of visible (B, V) and hidden frames (B, M), in time."""
     places = masked.byte().argsort(dim=1, stable=True)
     return places[:, :num_visible], places[:, num_visible:]
+
+
+def released_sizes(state, size=None):
+    """Read a config's sizes off the shapes of a released state dict; see `ConMH.from_released`."""
+    depth = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("encoder.blocks"))
+    size = size or {1: "mini", 24: "large"}.get(depth, "small")
+    bits, hidden_dim = state["binary.weight"].shape
+    return {
+        "bits": bits,
+        "feature_dim": state["encoder.patch_embed.weight"].shape[1],
+        "hidden_dim": hidden_dim,
+        "depth": depth,
+        "heads": SIZES[size]["heads"],
+    }

@@ -32,7 +32,11 @@ class VideoHasher(nn.Module):
         return self
 
     def on_epoch(self, epoch: int) -> None:
-        """Set what depends on the epoch, before it begins; the first is 0."""
+        """Set what depends on the epoch, before it begins; the first is 0.
+
+        A training that goes on calls it with the same weights as one that was never interrupted:
+        what follows from them need not be saved. Where it takes videos, `prepare` keeps `train`.
+        """
 
     def sample(self, train, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Read videos (B,) and augment them, drawing from `generator` alone -> batch for `losses`.
