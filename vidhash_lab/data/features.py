@@ -152,8 +152,9 @@ class FeatureSet:
         N, _, T, D = views.shape
         if (N, T, D) != self.features.shape:
             raise DataError(
-                f"{views.paths[0]}: `views` (N, V, T, D) are {views.shape}, `feats` (N, T, D) of "
-                f"{self.paths[0]} {self.features.shape}. Make both of the same videos and frames."
+                f"{views.paths[0]}: `views` are (N, V, T, D) = {views.shape}, but `feats` of "
+                f"{self.paths[0]} (N, T, D) = {self.features.shape}. Make both from the same "
+                "videos, frames and backbone."
             )
         return views
 

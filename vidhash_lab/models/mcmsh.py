@@ -326,7 +326,7 @@ class MCMSH(VideoHasher):
         return {"videos": videos, "label": label, "targets": targets}
 
     def losses(self, batch):
-        """Compute the weighted terms; each of the 2 or 5 batches has its own statistics."""
+        """Compute the weighted terms; each of the 2 or 5 batches has statistics of its own."""
         c = self.config
         states = [self.mc_mlp(videos) for videos in batch["videos"]]
         codes = [self.relax(each) for each in states]

@@ -64,8 +64,8 @@ def run_notebook(
         )  # fmt: skip
     run = {"notebook": notebook.name, "code": code_hash(executed), "parameters": parameters}
     run |= {"metrics": {}, "seconds": time.perf_counter() - started}
-    for output in (each for cell in executed.cells for each in cell.get("outputs", [])):
-        run["metrics"] |= output.get("data", {}).get(METRICS_TYPE, {})
+    for shown in (each for cell in executed.cells for each in cell.get("outputs", [])):
+        run["metrics"] |= shown.get("data", {}).get(METRICS_TYPE, {})
     write_run(folder, run)
     return output
 

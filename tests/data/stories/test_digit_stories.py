@@ -238,7 +238,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch, error):
             raise error
         return digit_features(frames)
 
-    monkeypatch.setattr(digit_stories, "digit_features", interrupt)
+    monkeypatch.setattr(digit_stories.network, "digit_features", interrupt)
     with pytest.raises(error):
         open_or_build(TINY, tmp_path)
     assert len(calls) == 2 and list(tmp_path.iterdir()) == []
