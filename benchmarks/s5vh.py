@@ -1,0 +1,167 @@
+"""S5VH `small` at FCVID's shape beside ConMH `small`, and its scan beside the plain loop.
+
+    python benchmarks/s5vh.py
+
+Training: steps of a model, its losses, backward and Adam, on random features in memory. Encoding:
+the model alone. Float32; each figure is a median after warm-up, and what is compared is measured by
+turns in one run. The plain loop is the textbook's: for every frame, project the input to step,
+write and read, discretise, and take one step of the recurrence, through autograd. The same
+projections are part of ours. Seconds are those of the processor where there is one thread, so that
+others on the machine weigh less; elsewhere they are those of the clock.
+Multiply-adds are those of matrix products and, of the scan, four a state and step.
+"""
+
+import statistics
+import time
+
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from vidhash_lab import S5VH, ConMH
+from vidhash_lab.models.conmh import draw_masks
+from vidhash_lab.models.s5vh import STATE, Scan
+from vidhash_lab.models.selective_scan import selective_scan
+
+BATCH, REPEATS = 128, 5
+CLOCK = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+def by_turns(functions):
+    """Median seconds of each function, called by turns after one call to warm up."""
+    seconds = [[] for _ in functions]
+    for _ in range(REPEATS + 1):
+        for function, taken in zip(functions, seconds):
+            started = CLOCK()
+            function()
+            taken.append(CLOCK() - started)
+    return [statistics.median(taken[1:]) for taken in seconds]
+
+
+# ---- the scan and the plain loop -----------------------------------------------------------------
+
+
+def our_scan(scan, u):
+    rank, write, read = scan.x_proj(u).split((scan.rank, STATE, STATE), dim=-1)
+    step = F.softplus(scan.dt_proj(rank))
+    return selective_scan(u, step, -scan.A_log.exp(), write, read)
+
+
+def plain_scan(scan, u):
+    state, outputs = u.new_zeros(len(u), *scan.A_log.shape), []
+    for frame in u.unbind(1):
+        rank, write, read = scan.x_proj(frame).split((scan.rank, STATE, STATE), dim=-1)
+        step = F.softplus(scan.dt_proj(rank))
+        kept = torch.exp(step[:, :, None] * -torch.exp(scan.A_log))  # (B, E, S)
+        written = step[:, :, None] * write[:, None]
+        state = kept * state + written * frame[:, :, None]
+        outputs.append((state @ read[:, :, None])[:, :, 0])
+    return torch.stack(outputs, 1)
+
+
+def compare_scans(name, videos, frames, dim):
+    torch.manual_seed(0)
+    scan = Scan(dim)
+    u = F.silu(torch.randn(videos, frames, 2 * dim)).requires_grad_()
+    difference = (our_scan(scan, u) - plain_scan(scan, u)).abs().max().item()
+
+    def forward(function):
+        with torch.no_grad():
+            return function(scan, u)
+
+    def both(function):
+        function(scan, u).sum().backward()
+
+    plain, ours, plain_both, ours_both = by_turns(
+        [
+            lambda: forward(plain_scan),
+            lambda: forward(our_scan),
+            lambda: both(plain_scan),
+            lambda: both(our_scan),
+        ]
+    )
+    print(
+        f"scan, {name} (B {videos}, T {frames}, E {2 * dim}): forward {1000 * plain:.0f} -> "
+        f"{1000 * ours:.0f} ms, {plain / ours:.1f} times; with backward {1000 * plain_both:.0f} -> "
+        f"{1000 * ours_both:.0f} ms, {plain_both / ours_both:.1f} times; largest difference "
+        f"{difference:.0e}"
+    )
+
+
+# ---- the models ----------------------------------------------------------------------------------
+
+
+def training_step(model, batch):
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], fused=True)
+
+    def step():
+        optimizer.zero_grad()
+        sum(model.train().losses(batch).values()).backward()
+        optimizer.step()
+
+    return step
+
+
+def encoding(model, frames):
+    @torch.inference_mode()
+    def encode():
+        model.eval().encode(frames)
+
+    return encode
+
+
+def multiply_adds(model, frames):
+    """Multiply-adds to encode one video, in millions."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval().encode(frames[:1])
+    inside = counter.get_total_flops() / 2  # S5VH: reading a state is a product, so it is in there
+    scans = [layer for layer in model.encoder.modules() if isinstance(layer, Scan)]
+    ways = 2 * len(scans) if getattr(model.config, "shared_directions", False) else len(scans)
+    inner = 2 * model.config.hidden_dim
+    return (inside + ways * frames.shape[1] * inner * STATE * 3) / 1e6
+
+
+def compare_models():
+    torch.manual_seed(0)
+    s5vh, conmh = S5VH(S5VH.Config()), ConMH(ConMH.Config())
+    c, draw = s5vh.config, torch.Generator().manual_seed(0)
+    frames = torch.rand(BATCH, c.num_frames, c.feature_dim, generator=draw)
+    masked = draw_masks(BATCH, c, draw)
+    s5vh.soft_labels = torch.rand(BATCH, c.num_clusters).softmax(1)
+    batch = {"frames": frames, "masked": masked, "videos": torch.arange(BATCH)}
+    warm = by_turns(
+        [
+            training_step(s5vh, batch),
+            training_step(conmh, batch),
+            encoding(s5vh, frames),
+            encoding(conmh, frames),
+        ]
+    )
+    s5vh.on_epoch(c.warm_up_epochs)
+    (later,) = by_turns([training_step(s5vh, batch)])
+    for name, step, encode, model in (
+        ("S5VH", warm[0], warm[2], s5vh),
+        ("ConMH", warm[1], warm[3], conmh),
+    ):
+        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
+        print(
+            f"{name} small: training {BATCH / step:.1f} videos a second, encoding "
+            f"{BATCH / encode:.1f}; {multiply_adds(model, frames):.0f} M multiply-adds a video, "
+            f"{parameters:.2f} M parameters"
+        )
+    print(
+        f"S5VH after the warm-up, with soft labels that move: {BATCH / later:.1f} videos a second"
+    )
+    print(f"S5VH beside ConMH: training {warm[1] / warm[0]:.2f}, encoding {warm[3] / warm[2]:.2f}")
+
+
+def main():
+    print(f"{torch.get_num_threads()} threads, seconds of {CLOCK.__name__}")
+    compare_scans("a view of the encoder", 2 * BATCH, 7, 256)
+    compare_scans("the encoder when it encodes", BATCH, 25, 256)
+    compare_scans("the decoder", 2 * BATCH, 25, 192)
+    compare_models()
+
+
+if __name__ == "__main__":
+    main()
