@@ -33,7 +33,7 @@ from vidhash_lab.retrieval.comparison import compare
 from vidhash_lab.retrieval.metrics import Evaluation, evaluate, score
 from vidhash_lab.retrieval.probes import twin_probe
 from vidhash_lab.retrieval.search import HammingIndex
-from vidhash_lab.training import StepDecay, fit
+from vidhash_lab.training import CosineDecay, StepDecay, fit
 
 __all__ = [
     "BTH",
@@ -50,6 +50,7 @@ __all__ = [
     "CHAINConfig",
     "ConMH",
     "ConMHConfig",
+    "CosineDecay",
     "DataError",
     "Evaluation",
     "FeatureSet",
