@@ -1,6 +1,6 @@
 """AutoSSVH on the digit stories: what sampler and voting buy, and which frames the sampler picks.
 
-python benchmarks/autossvh.py [EPOCHS] [SEEDS]
+    python benchmarks/autossvh.py [EPOCHS] [SEEDS]
 
 64 bits, 2 layers of 128, half of the frames hidden. Clusters and warm-up are FCVID's, in proportion
 to the videos and the epochs. One line a variant: mAP@20 on categories and on stories, seconds of a
@@ -19,7 +19,7 @@ from vidhash_lab.models.autossvh import choose
 
 SIZES = {"hidden_dim": 128, "depth": 2, "heads": 4, "decoder_dim": 96, "mask_ratio": 0.5}
 RECIPE = {"batch_size": 128, "learning_rate": 3e-3, "schedule": "one-cycle"}
-VOTING = {"num_clusters": (22, 44, 88), "warmup_epochs": 2}
+VOTING = {"num_clusters": (22, 44, 88), "warm_up_epochs": 2}
 VARIANTS = {
     "random": {"sampler": "random", "voting_weight": 0},
     "random, voting": {"sampler": "random"},

@@ -29,7 +29,7 @@ def train(random_features):
     return FeatureSet(random_features())
 
 
-VOTING = SMALL | {"num_clusters": (4, 8), "warmup_epochs": 2}
+VOTING = SMALL | {"num_clusters": (4, 8), "warm_up_epochs": 2}
 
 
 def new_model(train, seed=0):

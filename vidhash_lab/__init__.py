@@ -23,12 +23,12 @@ from vidhash_lab.retrieval.comparison import compare
 from vidhash_lab.retrieval.metrics import Evaluation, evaluate, score
 from vidhash_lab.retrieval.probes import twin_probe
 from vidhash_lab.retrieval.search import HammingIndex
-from vidhash_lab.training import StepDecay, fit
+from vidhash_lab.training import CosineDecay, StepDecay, fit
 
 __all__ = [
     "BTH", "CHAIN", "ITQ", "LSH", "MCMSH", "METHODS", "PCAH", "S5VH", "AutoSSVH", "AutoSSVHConfig",
-    "BTHConfig", "CHAINConfig", "ConMH", "ConMHConfig", "DataError", "Evaluation", "FeatureSet",
-    "HammingIndex", "History", "MCMSHConfig", "S5VHConfig", "StepDecay", "VideoDataset",
+    "BTHConfig", "CHAINConfig", "ConMH", "ConMHConfig", "CosineDecay", "DataError", "Evaluation",
+    "FeatureSet", "HammingIndex", "History", "MCMSHConfig", "S5VHConfig", "StepDecay", "VideoDataset",
     "VideoHasher", "compare", "encode", "evaluate", "export", "extract", "fit", "load",
     "load_released", "near_duplicates", "open_dataset", "pack", "published", "published_recipe",
     "save", "score", "twin_probe", "unpack",

@@ -2,10 +2,12 @@
 
 ConMH (gimpong/AAAI23-ConMH, d6dd5b5) trains five epochs more than it keeps: here are the epochs
 after which the released checkpoint was written. MCMSH (a483446) and BTH (c97db40) were released
-for FCVID only. All train with Adam without weight decay. S5VH (gimpong/AAAI25-S5VH, 6906e7b) has
-AdamW, whose decay of 1e-4 takes a thousandth of the weights over all epochs: here it is Adam too.
-Its released code and the logs beside its published numbers do not agree on FCVID. The recipe is the
-code's; with `sizes | S5VH_LOGGED` it is that of the logs.
+for FCVID only. All train with Adam without weight decay.
+
+S5VH (gimpong/AAAI25-S5VH, 6906e7b) has AdamW, whose decay of 1e-4 takes a thousandth of the weights
+over all epochs: here it is Adam too. Its released code and the logs beside its published numbers do
+not agree on FCVID. The recipe is the code's; with `sizes | S5VH_LOGGED` it is that of the logs.
+
 AutoSSVH (d973099) keeps the epoch that did best on the test queries, of 805 that it trains; its
 random sampler is what its training runs.
 """
@@ -53,7 +55,7 @@ RECIPES = {
     ("autossvh", "fcvid"): (
         CONMH_SMALL
         | {"mask_ratio": 0.75, "contrastive_weight": 1.0, "tau_plus": 0.1, "sampler": "random"}
-        | {"voting_weight": 0.01, "num_clusters": (250, 500, 1000), "warmup_epochs": 100},
+        | {"voting_weight": 0.01, "num_clusters": (250, 500, 1000), "warm_up_epochs": 100},
         CONMH | {"epochs": 800, "batch_size": 512},
     ),
     ("mcmsh", "fcvid"): (

@@ -47,7 +47,10 @@ class StepDecay:
 
 @dataclass(frozen=True)
 class CosineDecay:
-    """S5VH's schedule: a half cosine over so many epochs, down to a share of the start."""
+    """S5VH's schedule: a half cosine over so many epochs, down to a share of the start.
+
+    `epochs` are 1 or more; after them the learning rate stays at its floor.
+    """
 
     epochs: int
     floor: float = 0.02

@@ -19,7 +19,7 @@ from vidhash_lab.models.autossvh import (
 )
 
 SIZES = {"bits": 16, "hidden_dim": 16, "depth": 1, "heads": 2, "decoder_dim": 12}
-TINY = SIZES | {"num_frames": 10, "feature_dim": 12, "num_clusters": (4, 8), "warmup_epochs": 0}
+TINY = SIZES | {"num_frames": 10, "feature_dim": 12, "num_clusters": (4, 8), "warm_up_epochs": 0}
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
@@ -103,7 +103,7 @@ def test_reproduces_the_reversed_gradient(released):
 
 @pytest.mark.parametrize("sampler", ["learned", "random"])
 def test_released_weights_go_on_training(golden, random_features, sampler):
-    config = AutoSSVHConfig(sampler=sampler, num_clusters=(4, 8), warmup_epochs=1)
+    config = AutoSSVHConfig(sampler=sampler, num_clusters=(4, 8), warm_up_epochs=1)
     model = load_released("autossvh", golden("autossvh_mini.pth"), config=config)
     before = model.sampler.score.weight.clone()
     train = FeatureSet(random_features(shape=(40, 10, 24)))
@@ -276,9 +276,9 @@ def test_codes_that_are_all_the_same_still_vote(generator):
 
 
 def test_votes_begin_after_the_warm_up(train):
-    model, batch = voted(train, epoch=1, warmup_epochs=2)
+    model, batch = voted(train, epoch=1, warm_up_epochs=2)
     assert model.losses(batch)["voting"] == 0 and model.components == []
-    model, batch = voted(train, epoch=2, warmup_epochs=2)
+    model, batch = voted(train, epoch=2, warm_up_epochs=2)
     assert [len(each.centres) for each in model.components] == [4, 8]
     assert model.losses(batch)["voting"] > 0
     weights = {each: voted(train, voting_weight=each) for each in (0.01, 0.5)}
@@ -298,7 +298,7 @@ def test_more_clusters_than_videos_are_refused_before_training(train):
         fit(model, train, epochs=1)
     without = AutoSSVH.for_dataset(train, **SIZES, voting_weight=0)
     assert len(fit(without, train, epochs=1, device="cpu")) == 1
-    as_many = AutoSSVH.for_dataset(train, **SIZES, num_clusters=(64,), warmup_epochs=0)
+    as_many = AutoSSVH.for_dataset(train, **SIZES, num_clusters=(64,), warm_up_epochs=0)
     assert fit(as_many, train, epochs=1, device="cpu")[0]["voting"] > 0
 
 

@@ -56,7 +56,7 @@ class AutoSSVHConfig(ConMHConfig):
     noise: float = 10.0  # deviation of the Gaussian noise on importances
     voting_weight: float = 0.01
     num_clusters: tuple[int, ...] = (250, 500, 1000)  # one vote each
-    warmup_epochs: int = 100  # before the first vote
+    warm_up_epochs: int = 100  # before the first vote
 
     def __post_init__(self):
         super().__post_init__()
@@ -130,7 +130,7 @@ class AutoSSVH(ConMH):
     def on_epoch(self, epoch):
         """Vote: cluster the codes of all training videos, from the end of the warm-up on."""
         self.components = []
-        if not self.config.voting_weight or epoch < self.config.warmup_epochs:
+        if not self.config.voting_weight or epoch < self.config.warm_up_epochs:
             return
         if self.train_set is None:
             raise ValueError("there are no videos to vote: call prepare(train) before on_epoch.")

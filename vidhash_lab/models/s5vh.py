@@ -52,9 +52,7 @@ class S5VHConfig:
     depth: int = 6
     decoder_dim: int = 192
     decoder_depth: int = 1
-    drop_path: float = (
-        0.5  # of the last block: how often it is skipped in training; the first never
-    )
+    drop_path: float = 0.5  # how often training skips the last block; the first, never
     shared_directions: bool = True  # one scan for both directions of time
     mask_ratio: float = 0.75  # share of frames that a view hides
     contrastive_weight: float = 2.5
@@ -170,7 +168,7 @@ class S5VH(ConMH):
         if len(train) < c.num_clusters:
             raise DataError(
                 f"{train} has {len(train)} videos, too few for {c.num_clusters} clusters. Choose "
-                "num_clusters at most so, better a tenth of it."
+                f"num_clusters of at most {len(train)}, better a tenth of that."
             )
         structures = find_structures(
             train,
