@@ -9,7 +9,14 @@ import h5py
 import numpy as np
 import pytest
 
-from vidhash_lab.data.files import DataError, check_seal, refusing_damage, seal, written_whole
+from vidhash_lab.data.files import (
+    DataError,
+    check_seal,
+    refusing_damage,
+    seal,
+    unfinished,
+    written_whole,
+)
 
 
 def test_what_an_error_leaves_is_removed(tmp_path):
@@ -25,14 +32,16 @@ def test_what_an_error_leaves_is_removed(tmp_path):
 def test_what_a_killed_process_left_goes_at_the_next_write_and_no_other(tmp_path):
     path = tmp_path / "file[1].txt"
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=-1)
-    left = tmp_path / f".{path.name}.{int(dead.stdout)}"
-    living = tmp_path / f".{path.name}.{os.getppid()}"
-    others = [tmp_path / ".file[1].txt.backup", tmp_path / f".file1.txt.{int(dead.stdout)}"]
-    for each in (left, living, *others):
+    begin, dead = unfinished(path), int(dead.stdout)
+    left, folder = tmp_path / f"{begin}{dead}", tmp_path / f"{begin}x.{dead}"
+    folder.mkdir()
+    names = [f"{begin}{os.getppid()}", f"{begin}backup", f".file1{begin[8:]}{dead}"]
+    names += [f".{path.name}.another-machine.{dead}"]
+    for each in (left, folder / "part", *(tmp_path / name for name in names)):
         each.write_text("")
     with written_whole(path) as new:
         new.write_text("whole")
-    assert not left.exists() and all(each.exists() for each in (living, *others))
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, *names}
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ import contextlib
 import errno
 import glob
 import os
+import platform
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,10 +74,8 @@ def written_whole(path: PathLike, sealed: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if left.suffix[1:].isdecimal() and not _is_running(int(left.suffix[1:])):
-            left.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    remove_unfinished(path)
+    temporary = path.with_name(f"{unfinished(path)}{os.getpid()}")
     try:
         yield temporary
         if sealed:
@@ -83,6 +83,24 @@ def written_whole(path: PathLike, sealed: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unfinished(path: Path) -> str:
+    """Begin the temporary name of a file or folder; the number of its process ends it.
+
+    The machine is named: on a disk that several share, a number alone says nothing of another's.
+    """
+    return f".{path.name}.{platform.node()}."
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed processes of this machine left of a file or folder."""
+    for left in path.parent.glob(f"{glob.escape(unfinished(path))}*"):
+        if left.suffix[1:].isdecimal() and not _is_running(int(left.suffix[1:])):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def seal(path: PathLike) -> None:

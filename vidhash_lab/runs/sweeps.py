@@ -41,6 +41,12 @@ PACKAGE = Path(__file__).parents[1]
 BUILT_IN = "digit-stories", "digit-stories-mini"  # made by the package's code, checked when opened
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
+DASK = {  # of a cluster made here
+    "distributed.scheduler.allowed-failures": 0,  # a run that kills its worker is not tried again
+    # A killed worker is started anew, which may take long: it must not be given up meanwhile.
+    "distributed.deploy.lost-worker-timeout": "1 hour",
+}
+
 
 def sweep(
     notebook: str | Path,
@@ -57,8 +63,8 @@ def sweep(
             after the other, where parameters hang together.
         folder: each run has a folder of its own in it.
         n_jobs: runs at a time; the kernel of each gets its share of the cores.
-        backend: of joblib: "loky" for processes of this machine, "dask" (with the client that is
-            connected, else one made for the sweep) and "ray" with `pip install vidhash-lab[sweep]`.
+        backend: "loky" for processes of this machine, "dask" (with the client that is connected,
+            else one made for the sweep) and "ray" with `pip install vidhash-lab[sweep]`.
 
     Columns are the parameters, `status`, every recorded metric, `seconds`, `error` and `folder`. A
     run is "kept", not run again, where nothing that it is made from has changed: the parameters,
@@ -92,8 +98,7 @@ def sweep(
                 for n in left
             )
             try:
-                done = joblib.Parallel(n_jobs, return_as="generator_unordered")(calls)
-                for number, row in done:
+                for number, row in _results(calls, n_jobs, backend):
                     rows[number] = row
                     bar.update()
             except Exception as error:  # of the backend: a worker was killed, others with it
@@ -103,6 +108,20 @@ def sweep(
                 rows |= {n: _row_of_the_lost(points[n], folders[n], error) for n in begun}
                 bar.update(len(begun))
     return pd.DataFrame([rows[number] for number in range(len(points))])
+
+
+def _results(calls, n_jobs, backend):
+    """Make calls in parallel, yield what they return as they end, raise where a worker is lost."""
+    import joblib
+
+    if backend == "dask":  # by itself: in joblib's hands, the call of a killed worker never ends
+        from distributed import as_completed, default_client
+
+        submit = default_client().submit
+        futures = [submit(function, *given, pure=False) for function, given, _ in calls]
+        yield from (future.result() for future in as_completed(futures))
+    else:
+        yield from joblib.Parallel(n_jobs, return_as="generator_unordered")(calls)
 
 
 def _row_of_the_lost(point, folder, error):
@@ -271,18 +290,20 @@ def _has_begun(folder, token):
 
 @contextlib.contextmanager
 def _backend(backend, n_jobs):
-    """Make joblib use a backend, started first where that is needed."""
+    """Start a backend where that is needed, and make joblib use it."""
     import joblib
 
     with contextlib.ExitStack() as stack:
         try:
             if backend == "dask":
+                import dask
                 from distributed import Client, LocalCluster, default_client
 
                 try:
                     default_client()
                 except ValueError:  # no client is connected
                     stack.enter_context(environment({}))  # dask would leave one thread in it
+                    stack.enter_context(dask.config.set(DASK))
                     cluster = stack.enter_context(LocalCluster(n_jobs, threads_per_worker=1))
                     stack.enter_context(Client(cluster))
             elif backend == "ray":
@@ -292,5 +313,6 @@ def _backend(backend, n_jobs):
         except ImportError as error:
             message = f"backend {backend!r} needs more: pip install 'vidhash-lab[sweep]'"
             raise ImportError(message) from error
-        with joblib.parallel_config(backend):
-            yield
+        if backend != "dask":
+            stack.enter_context(joblib.parallel_config(backend))
+        yield

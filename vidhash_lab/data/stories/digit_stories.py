@@ -16,6 +16,7 @@ shots, a single picture has one. Lengths are in half frame widths: -1 and 1 are 
 
 import hashlib
 import json
+import os
 import tempfile
 import warnings
 from contextlib import suppress
@@ -28,7 +29,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from vidhash_lab.data.files import DataError, check_seal, seal
+from vidhash_lab.data.files import DataError, check_seal, remove_unfinished, seal, unfinished
 from vidhash_lab.data.stories.handwriting import choose_handwriting, handwriting, handwriting_pools
 from vidhash_lab.data.stories.network import (
     BACKBONE,
@@ -253,16 +254,19 @@ def open_or_build(config: DigitStoriesConfig, cache_folder: Path) -> Path:
     """Return the folder of the finished data set within `cache_folder`, built now if need be.
 
     Several processes may do so at once: each builds in a folder of its own, then renames it. A
-    damaged data set is replaced, with a warning; an interrupted build leaves nothing behind.
+    damaged data set is replaced, with a warning; an interrupted build leaves nothing behind, and
+    what a killed one left goes at the next call.
     """
     folder = cache_folder / cache_name(config)
+    remove_unfinished(folder)
     was_there = folder.exists()
     if is_complete(folder):
         return folder
     if was_there:
         warnings.warn(f"the data set in {folder} is damaged: building it again", stacklevel=2)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as workplace:
+    names = {"prefix": unfinished(folder), "suffix": f".{os.getpid()}"}
+    with tempfile.TemporaryDirectory(**names, dir=folder.parent) as workplace:
         new = Path(workplace) / "new"
         new.mkdir()
         build(config, new)
