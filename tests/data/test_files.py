@@ -12,6 +12,7 @@ import pytest
 from vidhash_lab.data.files import (
     DataError,
     check_seal,
+    new_hdf5,
     refusing_damage,
     seal,
     unfinished,
@@ -96,3 +97,47 @@ def test_troubles_of_the_system_are_no_damage(error):
 def test_what_a_reader_says_is_damage(error):
     with pytest.raises(DataError, match=r"file\.h5: .*damaged"), refusing_damage("file.h5"):
         raise error
+
+
+FULL_DISK = """
+import resource, sys
+import h5py, numpy as np
+from vidhash_lab.data.files import new_hdf5
+
+def write(size):
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        with new_hdf5(sys.argv[1]) as file:
+            file["a"] = np.arange(5000.0)
+            file.create_dataset("b", (9, 1000), "f4")[::2] = 1
+            file.create_dataset("c", data=["text"] * 200, dtype=h5py.string_dtype())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+for size in range(0, 70_000, 7_000):
+    try:
+        write(size)
+        sys.exit(f"no error at {size}")
+    except OSError as error:
+        assert error.errno == 27, error
+write(1_000_000)
+with h5py.File(sys.argv[1]) as file:
+    assert file["a"][-1] == 4999 and file["b"][8, 999] == 1 and len(file["c"]) == 200
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of file sizes")
+def test_a_full_disk_is_an_error_and_the_process_lives(tmp_path):
+    script = [sys.executable, "-c", FULL_DISK, str(tmp_path / "new.h5")]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+def test_new_files_can_be_mapped(tmp_path):
+    with new_hdf5(tmp_path / "new.h5") as file:
+        file["feats"] = np.arange(6000, dtype="f2").reshape(10, 20, 30)
+    with h5py.File(tmp_path / "new.h5") as file:
+        feats = file["feats"]
+        assert feats.chunks is None and feats.id.get_offset() % 8 == 0
+        assert np.array_equal(feats, np.arange(6000, dtype="f2").reshape(10, 20, 30))

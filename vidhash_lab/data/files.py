@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import glob
+import io
 import os
 import platform
 import shutil
@@ -83,6 +84,44 @@ def written_whole(path: PathLike, sealed: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class _Patient(io.FileIO):
+    """A file that takes everything that is written, and keeps the first error for later."""
+
+    error = None
+
+    def write(self, data):
+        left = memoryview(data).cast("B")
+        try:
+            while self.error is None and left:
+                left = left[super().write(left) :]
+        except BaseException as error:  # also an interrupt, at this of all moments
+            self.error = error
+        return len(data)
+
+    def truncate(self, size=None):
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size
+
+
+@contextlib.contextmanager
+def new_hdf5(path: PathLike) -> Iterator[h5py.File]:
+    """Give a new HDF5 file to write; what its disk says, "full" above all, is raised at the end.
+
+    HDF5 must not meet an error of the disk: it leaves data sets that are half closed, and ends the
+    process (a segmentation fault) when the next file is closed, whichever that is.
+    """
+    with _Patient(path, "w+") as disk:
+        try:
+            with h5py.File(disk, "w") as file:
+                yield file
+        finally:
+            if disk.error is not None:
+                raise disk.error
 
 
 def unfinished(path: Path) -> str:

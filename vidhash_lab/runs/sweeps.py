@@ -119,7 +119,14 @@ def _results(calls, n_jobs, backend):
 
         submit = default_client().submit
         futures = [submit(function, *given, pure=False) for function, given, _ in calls]
-        yield from (future.result() for future in as_completed(futures))
+        errors = []
+        for future in as_completed(futures):  # what others returned comes first
+            if error := future.exception():
+                errors.append(error)
+            else:
+                yield future.result()
+        if errors:
+            raise errors[0]
     else:
         yield from joblib.Parallel(n_jobs, return_as="generator_unordered")(calls)
 

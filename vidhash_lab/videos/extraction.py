@@ -111,7 +111,7 @@ def extract(
         lost = [file.id for file in parts.missing(files) if file.id not in unread]
         if lost:
             raise OSError(
-                f"{parts.folder}: the rows of {len(lost)} videos, {lost[0]} among them, were written "
+                f"{parts.folder}: rows of {len(lost)} videos, {lost[0]} among them, were written "
                 "and then removed by something else. Run again: they are read anew."
             )
         skipped = parts.assemble(files, _attributes(settings, category_names), label_rows)

@@ -23,13 +23,19 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import h5py
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from vidhash_lab.data.files import DataError, check_seal, remove_unfinished, seal, unfinished
+from vidhash_lab.data.files import (
+    DataError,
+    check_seal,
+    new_hdf5,
+    remove_unfinished,
+    seal,
+    unfinished,
+)
 from vidhash_lab.data.stories.handwriting import choose_handwriting, handwriting, handwriting_pools
 from vidhash_lab.data.stories.network import (
     BACKBONE,
@@ -215,7 +221,7 @@ def build(config: DigitStoriesConfig, folder: Path) -> None:
     total = config.train + config.database + config.query
     with tqdm(total=total, desc="building digit stories", unit=" videos") as progress:
         for split in SPLITS:
-            with h5py.File(folder / f"{split}.h5", "w") as file:
+            with new_hdf5(folder / f"{split}.h5") as file:
                 file.attrs.update(attributes)
                 for name, (shape, dtype) in _layout(config, split).items():
                     file.create_dataset(name, shape, dtype)
