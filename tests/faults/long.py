@@ -50,7 +50,7 @@ def main():
                     count(f"{how} in {name}", attacks.damaged(piece, damage, times, rng))
         if "disks" in options.only:
             for name, piece in attacks.WRITERS.items():
-                count(f"the disk full, {name}", attacks.full_disk(piece, 40, rng))
+                count(f"the disk full, {name}", attacks.full_disk(piece, 40))
         if "builders" in options.only:
             for name, piece in attacks.CACHES.items():
                 outcomes = attacks.two_builders(piece, options.builders, rng)
