@@ -28,10 +28,10 @@ from vidhash_lab.training import CosineDecay, StepDecay, fit
 __all__ = [
     "BTH", "CHAIN", "ITQ", "LSH", "MCMSH", "METHODS", "PCAH", "S5VH", "AutoSSVH", "AutoSSVHConfig",
     "BTHConfig", "CHAINConfig", "ConMH", "ConMHConfig", "CosineDecay", "DataError", "Evaluation",
-    "FeatureSet", "HammingIndex", "History", "MCMSHConfig", "S5VHConfig", "StepDecay", "VideoDataset",
-    "VideoHasher", "compare", "encode", "evaluate", "export", "extract", "fit", "load",
-    "load_released", "near_duplicates", "open_dataset", "pack", "published", "published_recipe",
-    "save", "score", "twin_probe", "unpack",
+    "FeatureSet", "HammingIndex", "History", "MCMSHConfig", "S5VHConfig", "StepDecay",
+    "VideoDataset", "VideoHasher", "compare", "encode", "evaluate", "export", "extract", "fit",
+    "load", "load_released", "near_duplicates", "open_dataset", "pack", "published",
+    "published_recipe", "save", "score", "twin_probe", "unpack",
 ]  # fmt: skip
 
 _VIDEOS = {"extract": "extraction", "near_duplicates": "near_duplicates"}

@@ -35,7 +35,13 @@ from tqdm.auto import tqdm
 
 from vidhash_lab.data.catalog import cache_folder
 from vidhash_lab.data.features import FeatureSet
-from vidhash_lab.data.files import DataError, check_seal, refusing_damage, written_whole
+from vidhash_lab.data.files import (
+    DataError,
+    check_seal,
+    new_hdf5,
+    refusing_damage,
+    written_whole,
+)
 
 NEAREST = 5  # anchors that are kept of each video, nearest first
 OTHER, SIMILAR, MIDDLE = 0, 1, 2  # tags of a pair of videos
@@ -176,7 +182,7 @@ def find_structures(
     found = (points or video_means)(train)
     anchors = find_anchors(found, num_anchors, seed)
     structures = Structures(anchors, faiss.knn(found, anchors, NEAREST)[1].astype(np.int32))
-    with written_whole(path, sealed=True) as temporary, h5py.File(temporary, "w") as file:
+    with written_whole(path, sealed=True) as temporary, new_hdf5(temporary) as file:
         file["anchors"], file["nearest"] = structures.anchors, structures.nearest
         file.attrs["seconds"] = time.perf_counter() - started
     return structures

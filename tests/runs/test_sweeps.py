@@ -215,7 +215,7 @@ def test_two_sweeps_of_one_folder_share_their_runs(notebook, tmp_path, monkeypat
     assert len(made) == 1 and second[0]["run"][0] == 1
 
 
-@pytest.mark.parametrize("backend", ["loky"])  # dask, which retries first, is not proven yet
+@pytest.mark.parametrize("backend", ["loky", "dask"])
 def test_a_killed_worker_is_a_row_and_the_others_go_on(notebook, tmp_path, backend):
     if backend == "dask":
         pytest.importorskip("distributed")

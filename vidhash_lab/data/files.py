@@ -3,7 +3,10 @@
 import contextlib
 import errno
 import glob
+import io
 import os
+import platform
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,10 +64,8 @@ def written_whole(path: PathLike, sealed: bool = False) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to; seal it if asked to, rename it if whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if left.suffix[1:].isdecimal() and not _is_running(int(left.suffix[1:])):
-            left.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    remove_unfinished(path)
+    temporary = path.with_name(f"{unfinished(path)}{os.getpid()}")
     try:
         yield temporary
         if sealed:
@@ -72,6 +73,62 @@ def written_whole(path: PathLike, sealed: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class _Patient(io.FileIO):
+    """A file that takes everything that is written, and keeps the first error for later."""
+
+    error = None
+
+    def write(self, data):
+        left = memoryview(data).cast("B")
+        try:
+            while self.error is None and left:
+                left = left[super().write(left) :]
+        except BaseException as error:  # also an interrupt, at this of all moments
+            self.error = error
+        return len(data)
+
+    def truncate(self, size=None):
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size
+
+
+@contextlib.contextmanager
+def new_hdf5(path: PathLike) -> Iterator[h5py.File]:
+    """Give a new HDF5 file to write; what its disk says, "full" above all, is raised at the end.
+
+    HDF5 must not meet an error of the disk: it leaves data sets that are half closed, and ends the
+    process (a segmentation fault) when the next file is closed, whichever that is.
+    """
+    with _Patient(path, "w+") as disk:
+        try:
+            with h5py.File(disk, "w") as file:
+                yield file
+        finally:
+            if disk.error is not None:
+                raise disk.error
+
+
+def unfinished(path: Path) -> str:
+    """Begin the temporary name of a file or folder; the number of its process ends it.
+
+    The machine is named: on a disk that several share, a number alone says nothing of another's.
+    """
+    return f".{path.name}.{platform.node()}."
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed processes of this machine left of a file or folder."""
+    for left in path.parent.glob(f"{glob.escape(unfinished(path))}*"):
+        if left.suffix[1:].isdecimal() and not _is_running(int(left.suffix[1:])):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def seal(path: PathLike) -> None:

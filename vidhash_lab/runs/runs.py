@@ -16,6 +16,7 @@ import io
 import json
 import os
 import statistics
+import threading
 import time
 import timeit
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ METRICS_TYPE = "application/vnd.vidhash-lab.metrics+json"
 WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
 FIGURES_VARIABLE = "VIDHASH_LAB_FIGURES"  # set by a refresh alone: only full runs write figures
 FOLDER_VARIABLE = "VIDHASH_LAB_RUN"  # where the notebook that runs may leave files
+ENVIRONMENT = threading.RLock()
 
 
 def run_notebook(
@@ -82,8 +84,8 @@ def read_run(folder: str | Path) -> dict:
     with refusing_damage(path, "not the metrics of a run"):
         run = json.loads(path.read_text())
         intact = _hash({key: run[key] for key in run if key != "checksum"}) == run["checksum"]
-        for name, expected in run["arrays"].items():
-            intact &= _file_hash(path.with_name(name)) == expected
+        arrays = run["arrays"].items() if intact else ()
+        intact &= all(_file_hash(path.with_name(name)) == expected for name, expected in arrays)
     if not intact:
         raise DataError(f"{path}: the checksum of it or of its arrays is another one. Run it anew.")
     return run
@@ -149,15 +151,19 @@ def median_milliseconds(function: Callable, *arguments, rounds: int = 30) -> flo
 
 @contextlib.contextmanager
 def environment(changes: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for what starts meanwhile, then put all back as it was."""
-    before = dict(os.environ)
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
+    """Set environment variables for what starts meanwhile, then put all back as it was.
+
+    A process has one environment: a second thread waits for the first.
+    """
+    with ENVIRONMENT:
+        before = dict(os.environ)
+        os.environ.update(changes)
+        try:
+            yield
+        finally:
+            for name in os.environ.keys() - before.keys():
+                del os.environ[name]
+            os.environ.update(before)
 
 
 def code_hash(notebook: "NotebookNode") -> str:

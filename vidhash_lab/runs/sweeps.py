@@ -34,6 +34,12 @@ PACKAGE = Path(__file__).parents[1]
 BUILT_IN = "digit-stories", "digit-stories-mini"  # made by the package's code, checked when opened
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
+DASK = {  # of a cluster made here
+    "distributed.scheduler.allowed-failures": 0,  # a run that kills its worker is not tried again
+    # A killed worker is started anew, which may take long: it must not be given up meanwhile.
+    "distributed.deploy.lost-worker-timeout": "1 hour",
+}
+
 
 def sweep(
     notebook: str | Path,
@@ -49,8 +55,8 @@ def sweep(
         grid: {parameter: list of values}, all combinations; or a list of such dicts.
         folder: each run has a folder of its own in it; two sweeps of one folder share their runs.
         n_jobs: runs at a time; the kernel of each gets its share of the cores.
-        backend: of joblib: "loky" for processes of this machine, "dask" (with the client that is
-            connected, else one made for the sweep) and "ray" with `pip install vidhash-lab[sweep]`.
+        backend: "loky" for processes of this machine, "dask" (with the client that is connected,
+            else one made for the sweep) and "ray" with `pip install vidhash-lab[sweep]`.
 
     Columns are the parameters, `status`, every recorded metric, `seconds`, `error` and `folder`. A
     run is "kept", not run again, where nothing has changed: parameters, the notebook's and the
@@ -78,8 +84,7 @@ def sweep(
         while left := [number for number in range(len(points)) if number not in rows]:
             calls = (run(n, folders[n] / copy, source, points[n], *same) for n in left)
             try:
-                done = joblib.Parallel(n_jobs, return_as="generator_unordered")(calls)
-                for number, row in done:
+                for number, row in _results(calls, n_jobs, backend):
                     rows[number] = row
                     bar.update()
             except Exception as error:  # of the backend: a worker was killed, others with it
@@ -91,6 +96,27 @@ def sweep(
                         rows[n] = _row(points[n], folders[n], "done", error)
                     bar.update()
     return pd.DataFrame([rows[number] for number in range(len(points))])
+
+
+def _results(calls, n_jobs, backend):
+    """Make calls in parallel, yield what they return as they end, raise where a worker is lost."""
+    import joblib
+
+    if backend == "dask":  # by itself: in joblib's hands, the call of a killed worker never ends
+        from distributed import as_completed, default_client
+
+        submit = default_client().submit
+        futures = [submit(function, *given, pure=False) for function, given, _ in calls]
+        errors = []
+        for future in as_completed(futures):  # what others returned comes first
+            if error := future.exception():
+                errors.append(error)
+            else:
+                yield future.result()
+        if errors:
+            raise errors[0]
+    else:
+        yield from joblib.Parallel(n_jobs, return_as="generator_unordered")(calls)
 
 
 def _points(grid):
@@ -248,12 +274,14 @@ def _backend(backend, n_jobs):
     with contextlib.ExitStack() as stack:
         try:
             if backend == "dask":
+                import dask
                 from distributed import Client, LocalCluster, default_client
 
                 try:
                     default_client()
                 except ValueError:  # no client is connected
                     stack.enter_context(runs.environment({}))  # dask would leave one thread in it
+                    stack.enter_context(dask.config.set(DASK))
                     cluster = stack.enter_context(LocalCluster(n_jobs, threads_per_worker=1))
                     stack.enter_context(Client(cluster))
             elif backend == "ray":
@@ -263,5 +291,6 @@ def _backend(backend, n_jobs):
         except ImportError as error:
             message = f"backend {backend!r} needs more: pip install 'vidhash-lab[sweep]'"
             raise ImportError(message) from error
-        with joblib.parallel_config(backend):
-            yield
+        if backend != "dask":
+            stack.enter_context(joblib.parallel_config(backend))
+        yield

@@ -100,6 +100,12 @@ def extract(
         parts = Parts(out, settings, unwritable)
         missing = parts.missing(files, retry_skipped)
         unread = _read_missing(missing, len(files) - len(missing), parts, backbone, settings)
+        lost = [file.id for file in parts.missing(files) if file.id not in unread]
+        if lost:
+            raise OSError(
+                f"{parts.folder}: rows of {len(lost)} videos, {lost[0]} among them, were written "
+                "and then removed by something else. Run again: they are read anew."
+            )
         skipped = parts.assemble(files, _attributes(settings, category_names), label_rows)
     without = skipped | unread
     if len(without) == len(files):

@@ -20,7 +20,13 @@ import h5py
 import numpy as np
 from filelock import FileLock, Timeout
 
-from vidhash_lab.data.files import DataError, check_seal, refusing_damage, written_whole
+from vidhash_lab.data.files import (
+    DataError,
+    check_seal,
+    new_hdf5,
+    refusing_damage,
+    written_whole,
+)
 
 IDENTITY = ("video_ids", "sizes", "modified")  # of a file: its path, bytes, time in nanoseconds
 SKIPPED = ("skipped_ids", "skipped_sizes", "skipped_modified", "skipped_reasons")
@@ -138,7 +144,7 @@ class Parts:
         path = self.folder / f"part-{max(numbers, default=0) + 1:08d}.h5"
         good = [row for row in rows if row.arrays is not None]
         skipped = {row.file: row.reason for row in rows if row.arrays is None}
-        with written_whole(path, sealed=True) as new, h5py.File(new, "w") as file:
+        with written_whole(path, sealed=True) as new, new_hdf5(new) as file:
             file.attrs["extraction"] = self._settings
             _write_identity(file, [row.file for row in good], skipped)
             for key in good[0].arrays if good else ():
@@ -162,7 +168,7 @@ class Parts:
         same = not self.folder.exists() and self._is_up_to_date(files, attributes, labels)
         if any(good) and not same:
             self.make_folder()
-            with written_whole(self.out) as whole, h5py.File(whole, "w") as file:
+            with written_whole(self.out) as whole, new_hdf5(whole) as file:
                 file.attrs.update({"extraction": self._settings} | attributes)
                 _write_identity(file, list(compress(files, good)), skipped)
                 _copy_rows(file, list(compress(places, good)))

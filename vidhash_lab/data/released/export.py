@@ -3,12 +3,11 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-import h5py
 import numpy as np
 from tqdm.auto import tqdm
 
 from vidhash_lab.data.features import VideoDataset
-from vidhash_lab.data.files import DataError, PathLike, written_whole
+from vidhash_lab.data.files import DataError, PathLike, new_hdf5, written_whole
 from vidhash_lab.data.released.sets import PUBLISHED_SETS
 
 
@@ -71,7 +70,7 @@ def _one_source(dataset, layout, part, roles):
 
 
 def _write_feats(path, source, share, bar):
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         shape = len(share), source.num_frames, source.feature_dim
         feats = file.create_dataset("feats", shape, "f4")
         for start in range(0, len(share), 256):

@@ -13,19 +13,26 @@ shots, a single picture has one. Lengths are in half frame widths: -1 and 1 are 
 
 import hashlib
 import json
+import os
 import tempfile
 import warnings
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import h5py
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from vidhash_lab.data.files import DataError, check_seal, seal
+from vidhash_lab.data.files import (
+    DataError,
+    check_seal,
+    new_hdf5,
+    remove_unfinished,
+    seal,
+    unfinished,
+)
 from vidhash_lab.data.stories import network
 from vidhash_lab.data.stories.handwriting import choose_handwriting, handwriting, handwriting_pools
 
@@ -196,7 +203,7 @@ def build(config: DigitStoriesConfig, folder: Path) -> None:
     total = config.train + config.database + config.query
     with tqdm(total=total, desc="building digit stories", unit=" videos") as progress:
         for split in SPLITS:
-            with h5py.File(folder / f"{split}.h5", "w") as file:
+            with new_hdf5(folder / f"{split}.h5") as file:
                 file.attrs.update(attributes)
                 for name, (shape, dtype) in _layout(config, split).items():
                     file.create_dataset(name, shape, dtype)
@@ -231,15 +238,20 @@ def is_complete(folder: Path) -> bool:
 
 
 def open_or_build(config: DigitStoriesConfig, cache_folder: Path) -> Path:
-    """Return the folder of the finished data set, built now where it is missing or damaged."""
+    """Return the folder of the finished data set, built now where it is missing or damaged.
+
+    Several processes may do so at once: each builds in a folder of its own, then renames it.
+    """
     folder = cache_folder / cache_name(config)
+    remove_unfinished(folder)
     was_there = folder.exists()
     if is_complete(folder):
         return folder
     if was_there:
         warnings.warn(f"the data set in {folder} is damaged: building it again", stacklevel=2)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as workplace:
+    names = {"prefix": unfinished(folder), "suffix": f".{os.getpid()}"}
+    with tempfile.TemporaryDirectory(**names, dir=folder.parent) as workplace:
         new = Path(workplace) / "new"
         new.mkdir()
         build(config, new)

@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from vidhash_lab.data import augmentation
-from vidhash_lab.data.files import DataError, check_seal, written_whole
+from vidhash_lab.data.files import DataError, check_seal, new_hdf5, written_whole
 from vidhash_lab.data.stories.digit_stories import CHUNK, DigitStoriesConfig, seeded_generator
 from vidhash_lab.data.stories.network import FEATURE_DIM, digit_features, one_thread
 
@@ -53,7 +53,7 @@ def build_views(config: DigitStoriesConfig, source: Path, path: Path, num_views:
     generators = [seeded_generator(config, f"train view {view}") for view in range(num_views)]
     with (
         h5py.File(source) as videos,
-        h5py.File(path, "w") as file,
+        new_hdf5(path) as file,
         tqdm(total=config.train, desc=f"building {num_views} views", unit=" videos") as progress,
     ):
         file.attrs["views_version"] = VIEWS_VERSION
