@@ -133,6 +133,16 @@ def test_codes_draw_plus_one_dark():
     assert drawn[0].tolist() == [0, 1, 1, 1, 1, 1, 1, 0]
 
 
+def test_more_curves_than_colours_are_all_drawn_and_all_look_different():
+    names = [f"method {n}" for n in range(9)]
+    figure = plots.training_curves({name: history() for name in names})
+    lines = figure.axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(names)
+    figure = plots.mean_curves([0, 1], {n: [[0.1], [0.2]] for n in names}, xlabel="x", ylabel="y")
+    looks = {(drawn[0].get_color(), drawn[0].get_marker()) for drawn in figure.axes[0].containers}
+    assert len(looks) == len(names)
+
+
 def test_mean_curves_show_mean_deviation_and_every_seed():
     runs = np.array([[0.1, 0.3], [0.5, 0.9]])
     figure = plots.mean_curves([0.25, 0.5], {"ConMH": runs}, xlabel="mask ratio", ylabel="mAP@20")

@@ -1,6 +1,7 @@
 """Scores and losses: curves over a parameter, ablations, training curves, bars."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle, product
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,6 +12,7 @@ from vidhash_lab.checkpoints import History
 from vidhash_lab.plots.style import BLUE, COLOURS, ORANGE, RED, finish, name_rows, new_panels
 
 Runs = Mapping[str, Sequence[float]]  # {variant: (seeds,) scores}
+LINES = tuple(product(("-", "--", ":"), COLOURS))  # when colours are used up, dashes
 
 
 def variants(*panels: tuple[str, Runs], note: str = "", share_x: bool = False) -> Figure:
@@ -47,8 +49,9 @@ def training_curves(histories: Mapping[str, History]) -> Figure:
     terms = [name for name in first[0] if name not in no_terms]
     figure, axes = new_panels(2.8, len(terms))
     for axis, term in zip(axes, terms):
-        for colour, (label, history) in zip(COLOURS, histories.items()):
-            axis.plot(history.column("epoch"), history.column(term), color=colour, label=label)
+        for (dash, colour), (label, history) in zip(cycle(LINES), histories.items()):
+            epochs, look = history.column("epoch"), {"color": colour, "ls": dash, "label": label}
+            axis.plot(epochs, history.column(term), **look)
         finish(axis, "epoch", "loss" if axis is axes[0] else "", title=term)
     if len(histories) > 1:
         axes[-1].legend(frameon=False)
@@ -69,13 +72,14 @@ def mean_curves(
     values (P,); scores {label: (P, seeds)}; references {label: score} become level lines.
     """
     figure, (axis,) = new_panels(4)
-    for colour, (label, runs) in zip(COLOURS, scores.items()):
+    looks = cycle(product("oDs", COLOURS))
+    for (label, runs), (marker, colour) in zip(scores.items(), looks):
         runs = np.asarray(runs)
         beside = np.repeat(values, runs.shape[1]) + 0.012 * np.ptp(values)
         axis.scatter(beside, runs, s=20, facecolors="none", edgecolors=colour)
-        look = {"color": colour, "marker": "o", "capsize": 4, "label": label}
+        look = {"color": colour, "marker": marker, "capsize": 4, "label": label}
         axis.errorbar(values, runs.mean(1), _deviation(runs), **look)
-    for colour, (label, score) in zip(COLOURS[len(scores) :], (references or {}).items()):
+    for (label, score), (_, colour) in zip((references or {}).items(), looks):
         axis.axhline(score, color=colour, ls="--", lw=1.5, label=f"{label} ({score:.3f})")
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     finish(axis, xlabel, ylabel, note=note)
