@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from vidhash_lab import evaluate, plots
 from vidhash_lab.checkpoints import History
+from vidhash_lab.hash_centres import hadamard_codes
 from vidhash_lab.retrieval.code_space import bit_use, pair_distances
 
 GENERATOR = np.random.default_rng(0)
@@ -55,6 +56,7 @@ def every_figure():
     yield plots.film_strip(FRAMES, "a title")
     yield plots.film_strip(colour)
     yield plots.masked_views(FRAMES, MASKED)
+    yield plots.masked_views(FRAMES, MASKED, ["one", "two"])
     yield plots.reconstruction(FRAMES, MASKED[0], FRAMES)
     yield plots.query_results(FRAMES, results, range(10), [True, False] * 5, 64)
     yield plots.film_strips(results[:3], ["a", "b", "c"], ["red", "blue", "black"])
@@ -78,6 +80,9 @@ def every_figure():
     yield plots.code_maps({"a": points, "b": points, "c": points}, lit, {n: "note" for n in "abc"})
     yield plots.bit_balance({"a": bit_use(CODES), "b": bit_use(CODES)})
     yield plots.distance_histograms({"a": pair_distances(CODES, LABELS)}, note="n")
+    centres, alike = hadamard_codes(20, 16), np.eye(20)
+    yield plots.hash_centres({"a": centres, "b": -centres}, alike, {"a": "one", "b": "two"})
+    yield plots.hash_centres({"a": centres}, alike)
 
 
 @pytest.mark.parametrize("figure", list(every_figure()))
@@ -213,3 +218,12 @@ def test_more_groups_than_can_be_told_apart_are_refused():
     groups = {str(number): np.zeros(4, bool) for number in range(7)}
     with pytest.raises(ValueError, match="7 groups; 6 can be told apart"):
         plots.code_maps({"a": np.zeros((4, 2))}, groups)
+
+
+def test_hash_centres_count_each_pair_once_and_show_it_over_its_similarity():
+    codes = np.array([[1, 1, 1, 1], [1, 1, 1, -1], [-1, -1, -1, -1]])  # 1, 4 and 3 bits apart
+    similarity = np.array([[1, 0.5, -0.9], [0.5, 1, -0.4], [-0.9, -0.4, 1]])
+    bars, cloud = plots.hash_centres({"a": codes}, similarity).axes
+    (steps,) = bars.patches
+    assert np.allclose(steps.get_data().values, np.array([0, 1, 0, 1, 1]) / 3)
+    assert np.allclose(cloud.collections[0].get_offsets(), [[0.5, 2], [-0.9, -4], [-0.4, -2]])

@@ -1,7 +1,13 @@
 """Every figure of the notebooks: arrays in, a matplotlib Figure out, nothing shown by itself."""
 
 from vidhash_lab.plots.charts import ablation, bands, bars, mean_curves, training_curves, variants
-from vidhash_lab.plots.code_space import bit_balance, code_maps, code_rows, distance_histograms
+from vidhash_lab.plots.code_space import (
+    bit_balance,
+    code_maps,
+    code_rows,
+    distance_histograms,
+    hash_centres,
+)
 from vidhash_lab.plots.retrieval import precision_recall, radius_curves, within_radius
 from vidhash_lab.plots.strips import (
     film_strip,

@@ -124,3 +124,32 @@ def distance_histograms(
     axes[-1].legend(frameon=False, fontsize=9)
     figure.supxlabel(note, fontsize=9, color=GREY)
     return figure
+
+
+def hash_centres(
+    centres: Mapping[str, np.ndarray],
+    similarity: np.ndarray,
+    notes: Mapping[str, str] | None = None,
+) -> Figure:
+    """Draw kinds of hash centres {title: (C, K) of -1 and +1} side by side, in two rows.
+
+    Above how far any two of them lie apart, below their inner product over the similarity (C, C)
+    of their clusters. `notes` {title: text} stands under a title.
+    """
+    pairs = np.triu_indices(len(similarity), 1)
+    figure = new_figure(5.4)
+    above, below = figure.subplots(2, len(centres), squeeze=False, sharex="row", sharey="row")
+    for column, (title, codes) in enumerate(centres.items()):
+        K = codes.shape[1]
+        products = (codes.astype(np.float64) @ codes.T)[pairs]
+        counts = np.bincount(((K - products) / 2).astype(int), minlength=K + 1)
+        bars, cloud = above[column], below[column]
+        bars.stairs(counts / counts.sum(), np.arange(K + 2) - 0.5, fill=True, color=BLUE)
+        cloud.scatter(similarity[pairs], products, s=3, lw=0, alpha=0.3, color=BLUE)
+        first = column == 0
+        finish(
+            bars, "Hamming distance", "share of the pairs" if first else "",
+            title=f"{title}\n{notes[title]}" if notes else title,
+        )  # fmt: skip
+        finish(cloud, "similarity of the clusters", "inner product" if first else "")
+    return figure

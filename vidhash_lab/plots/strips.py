@@ -21,11 +21,17 @@ def film_strip(frames: np.ndarray, title: str = "") -> Figure:
     return figure
 
 
-def masked_views(frames: np.ndarray, masked: np.ndarray) -> Figure:
-    """Draw a video (T, h, w) above what each view sees of it; `masked` (V, T) is True = hidden."""
+def masked_views(
+    frames: np.ndarray, masked: np.ndarray, names: Sequence[str] | None = None
+) -> Figure:
+    """Draw a video (T, h, w) above what each view sees of it; `masked` (V, T) is True = hidden.
+
+    `names` (V,) are those of the views; None numbers them.
+    """
     masked = np.asarray(masked)
     rows = [frames, *(_hide(frames, hidden) for hidden in masked)]
-    seen = [f"view {v}\n{(~hidden).sum()} of {len(hidden)}" for v, hidden in enumerate(masked, 1)]
+    names = names or [f"view {v}" for v in range(1, 1 + len(masked))]
+    seen = [f"{n}\n{(~hidden).sum()} of {len(hidden)}" for n, hidden in zip(names, masked)]
     return film_strips(rows, ["the video", *seen])
 
 
