@@ -124,11 +124,11 @@ def multiply_adds(model, frames):
     """Multiply-adds to encode one video, in millions."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval().encode(frames[:1])
-    inside = counter.get_total_flops() / 2  # S5VH: reading a state is a product, so it is in there
+    inside = counter.get_total_flops() / 2
     scans = [layer for layer in model.encoder.modules() if isinstance(layer, Scan)]
     ways = 2 * len(scans) if getattr(model.config, "shared_directions", False) else len(scans)
     inner = 2 * model.config.hidden_dim
-    return (inside + ways * frames.shape[1] * inner * STATE * 3) / 1e6
+    return (inside + ways * frames.shape[1] * inner * STATE * 4) / 1e6
 
 
 def compare_models():

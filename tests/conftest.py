@@ -7,6 +7,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("no deadline", deadline=None)  # tests never assert on time
+settings.load_profile("no deadline")
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 

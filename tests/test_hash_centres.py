@@ -30,7 +30,7 @@ def test_rows_of_a_hadamard_matrix_are_half_or_all_of_their_bits_apart(bits):
     assert (products == bits).sum() == 2 * bits  # with itself alone
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(bits=st.integers(1, 16).map(lambda eighth: 8 * eighth), count=st.integers(1, 300))
 def test_codes_to_start_from_for_any_number(bits, count):
     codes = hadamard_codes(count, bits, seed=1)

@@ -58,7 +58,7 @@ def test_tags_are_their_formula(seed):
     np.testing.assert_array_equal(got, slow_tags(nearest))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(4, 40), st.integers(6, 40), st.integers(0, 1000))
 def test_partners_are_drawn_evenly_from_those_of_their_tag(videos, anchors, seed):
     """Against an enumeration: similar, dissimilar, and drawn once more where like another."""

@@ -358,7 +358,7 @@ def runs(inputs, kept):
         write_run(folder, {"parameters": parameters, "metrics": {"mean": float(codes.mean())}})
 
     def make():
-        with patch.object(sweeps, "run_notebook", run_notebook):
+        with patch.object(sweeps.runs, "run_notebook", run_notebook):
             table = sweep(inputs / "toy.ipynb", {"number": [1, 2]}, kept)
         if (table["status"] == "failed").any():
             raise OSError(table["error"].tolist())

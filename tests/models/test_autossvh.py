@@ -131,7 +131,7 @@ def slow_choice(importances, noise, num_visible):
     return masked, shares
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 6), st.integers(2, 30), st.integers(0, 2**31), st.data())
 def test_choice_is_its_definition(videos, num_frames, seed, data):
     num_visible = data.draw(st.integers(1, num_frames - 1))
@@ -227,7 +227,7 @@ def slow_concentrations(distances, assignment, num_clusters):
     return 0.2 * filled / filled.mean()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 12), st.integers(1, 60), st.integers(0, 2**31), st.booleans())
 def test_concentrations_are_their_definition(num_clusters, videos, seed, any_spread):
     draws = torch.Generator().manual_seed(seed)
@@ -238,7 +238,7 @@ def test_concentrations_are_their_definition(num_clusters, videos, seed, any_spr
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 20), st.integers(1, 30), st.integers(0, 2**31))
 def test_a_batch_sees_its_own_centres_and_as_many_others(num_clusters, count, seed):
     draws = torch.Generator().manual_seed(seed)
@@ -321,7 +321,7 @@ def test_odd_configs_are_refused(changes, said):
         AutoSSVHConfig(**TINY | changes)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(2, 9), st.integers(1, 6), st.integers(1, 12), st.sampled_from([8, 16]))
 def test_every_shape_trains(num_frames, videos, feature_dim, bits):
     shape = {"num_frames": num_frames, "feature_dim": feature_dim, "bits": bits}

@@ -127,7 +127,7 @@ class Transcription(nn.Module):
         return self.gated(net, x)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     T=st.integers(4, 30),
     H=st.integers(16, 80),

@@ -137,7 +137,7 @@ def plain_layer(scan, x):
     return torch.stack(outputs, 1)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(frames=st.integers(1, 40), dim=st.integers(1, 35), seed=st.integers(0, 2**31))
 def test_a_layer_is_its_formula_frame_by_frame(frames, dim, seed):
     torch.manual_seed(seed)
@@ -317,7 +317,7 @@ def test_trains_in_bfloat16(train):
     assert all(tensor.dtype == torch.float32 for tensor in model.state_dict().values())
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(
     frames=st.integers(2, 40),
     dim=st.integers(2, 40),

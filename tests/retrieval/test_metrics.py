@@ -63,7 +63,7 @@ def tied_cases(draw):
 
 
 @pytest.mark.parametrize("denominator", DENOMINATORS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(case=tied_cases())
 def test_ties_agree_with_every_order(denominator, case):
     codes, relevance, k = case

@@ -1,4 +1,4 @@
-"""The selective scan of Mamba in plain torch, forward and backward, for some tens of frames.
+"""The selective scan of Mamba, forward and backward, for some tens of frames.
 
 A state forgets and is written to at every step, by as much as the step's own input says:
 
@@ -7,88 +7,141 @@ A state forgets and is written to at every step, by as much as the step's own in
 `write` and `read` are the paper's B and C. Gu and Dao, Mamba: Linear-Time Sequence Modeling with
 Selective State Spaces, 2023, algorithm 2.
 
-Only the recurrence itself is a loop over time. What is wide, (T, B, S, E), exists for a few videos
-at once, in buffers that stay in the processor's cache, and is computed anew in the backward pass:
-a model of six blocks would keep gigabytes of it. E is the last axis there, so that every operation
-runs along contiguous memory. `benchmarks/s5vh.py` times it beside the plain loop.
+`plain_scan` is that formula in torch, for any device and type. In torch every product passes
+through memory: (B, T, E, S) numbers, 16 times as many as a layer holds. So in float32 on a CPU the
+same loop is compiled, the states stay in the processor's cache, and the backward pass computes them
+anew. `benchmarks/s5vh.py` times one beside the other.
 
 B videos in a batch, T frames per video, E inner width, S size of the state of each channel.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
+from numba import njit
 from torch.autograd.function import once_differentiable
 
-IN_CACHE = 2**19  # numbers in a buffer; of 2^17 to 2^21 the fastest for T 7 to 25 on two cores
+# Sums may run in vector registers; NaN remains NaN.
+FAST = {"contract", "nsz", "reassoc"}
+# 2 to the x for x from 0 to 1, the highest power first; the relative error is below 2e-7.
+POWERS = 1.8775767e-3, 8.9893397e-3, 5.5826318e-2, 2.4015361e-1, 6.9315308e-1, 0.99999994
 
 
 def selective_scan(u, step, A, write, read):
     """Scan u (B, T, E) with steps (B, T, E), A (E, S), write and read (B, T, S) -> y (B, T, E).
 
-    Computes in float32 also under autocast, or in float64 where the inputs are.
+    No step A is positive. Computes in float32, also under autocast, or in float64 where all inputs
+    are.
     """
-    inputs = u, step, A, write, read
-    with torch.autocast(u.device.type, enabled=False):
-        return _Scan.apply(*(x.float() if x.dtype.itemsize < 4 else x for x in inputs))
+    inputs = [x.float() if x.dtype.itemsize < 4 else x for x in (u, step, A, write, read)]
+    compiled = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in inputs)
+    return _Scan.apply(*inputs) if compiled else plain_scan(*inputs)
+
+
+def plain_scan(u, step, A, write, read):
+    """Scan as `selective_scan` does, by a loop over time in torch."""
+    state, y = u.new_zeros(len(u), *A.shape), []
+    for t in range(u.shape[1]):
+        written = (step[:, t] * u[:, t])[:, :, None] * write[:, t, None]
+        state = torch.exp(step[:, t, :, None] * A) * state + written
+        y.append((state * read[:, t, None]).sum(2))  # no product of matrices: autocast lowers those
+    return torch.stack(y, 1)
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u, step, A, write, read):
-        # Time first, so that one step of all videos is one piece of memory.
-        u, step, write, read = (x.transpose(0, 1) for x in (u, step, write, read))
-        rate = A.T.contiguous()  # (S, E)
-        y = u.new_empty(u.shape)
-        for part, (decay, states) in _buffers(u, rate, 2):
-            _states(u[:, part], step[:, part], rate, write[:, part], decay, states)
-            y[:, part] = (read[:, part, None] @ states).squeeze(2)
-        ctx.save_for_backward(u, step, rate, write, read)
-        return y.transpose(0, 1)
+        rate = A.T.contiguous()  # (S, E): the loops over E run along contiguous memory
+        given = [x.contiguous() for x in (step * u, step, write, read)]
+        y = torch.empty_like(given[0])
+        _in_threads(scan_forward, rate, *given, y)
+        ctx.save_for_backward(u, rate, *given)
+        return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
-        u, step, rate, write, read = ctx.saved_tensors
-        gradient = gradient.transpose(0, 1)
-        d_u, d_step, d_write, d_read = (x.new_zeros(x.shape) for x in (u, step, write, read))
-        d_rate = torch.zeros_like(rate)
-        for part, (decay, states, d_states, work) in _buffers(u, rate, 4):
-            _states(u[:, part], step[:, part], rate, write[:, part], decay, states)
-            d_y, written = gradient[:, part, None], (step[:, part] * u[:, part])[:, :, None]
-            # A state reaches its own output and, through the decay, all later states.
-            torch.mul(read[:, part, :, None], d_y, out=d_states)
-            for t in range(len(u) - 1, 0, -1):
-                d_states[t - 1].addcmul_(decay[t], d_states[t])
-            d_read[:, part] = torch.mul(states, d_y, out=work).sum(3)
-            d_write[:, part] = torch.mul(d_states, written, out=work).sum(3)
-            d_u[:, part] = (write[:, part, None] @ d_states).squeeze(2)  # of step u, so far
-            # The decay's exponent is step A: its gradient is d_states_t h_(t-1) decay_t.
-            d_exponent = d_states[1:].mul_(decay[1:]).mul_(states[:-1])
-            d_rate += torch.mul(d_exponent, step[1:, part, None], out=work[1:]).sum((0, 1))
-            d_step[1:, part] = d_exponent.mul_(rate).sum(2)
-        d_step += d_u * u
-        d_u *= step
-        return (
-            *(x.transpose(0, 1) for x in (d_u, d_step)),
-            d_rate.T,
-            *(x.transpose(0, 1) for x in (d_write, d_read)),
-        )
+    def backward(ctx, d_y):
+        u, rate, *given = ctx.saved_tensors
+        d_written, d_step, *others = (torch.empty_like(x) for x in given)
+        d_rate = torch.zeros(torch.get_num_threads(), *rate.shape)  # each thread's
+        found = d_rate, d_written, d_step, *others
+        _in_threads(scan_backward, rate, *given, d_y.contiguous(), *found)
+        return d_written * given[1], d_step + d_written * u, d_rate.sum(0).T, *others
 
 
-def _states(u, step, rate, write, decay, states):
-    """Fill the buffers (T, B, S, E): how much of a state stays at each step, and the states."""
-    # exp2 takes half as long as exp.
-    torch.mul(step[:, :, None], rate * math.log2(math.e), out=decay).exp2_()
-    torch.mul((step * u)[:, :, None], write[..., None], out=states)
-    for t in range(1, len(u)):
-        states[t].addcmul_(decay[t], states[t - 1])
+def _in_threads(function, rate, *rows):
+    """Call a compiled function in torch's number of threads, each with its share of the videos."""
+    count = torch.get_num_threads()
+    shares = zip(*(each.detach().tensor_split(count) for each in rows))
+    calls = [[x.numpy() for x in (rate, *share)] for share in shares]
+    if count == 1:
+        function(*calls[0])
+    else:
+        with ThreadPoolExecutor(count) as executor:
+            list(executor.map(lambda call: function(*call), calls))
 
 
-def _buffers(u, rate, count):
-    """Cut videos u (T, B, E) into parts -> pairs of a slice and `count` buffers (T, part, S, E)."""
-    T, B, E = u.shape
-    size = B if u.is_cuda else min(B, max(1, IN_CACHE // (T * rate.numel())))
-    space = u.new_empty(count, T, size, len(rate), E)
-    for start in range(0, B, max(1, size)):
-        yield slice(start, start + size), space[:, :, : B - start].unbind()
+@njit(fastmath=FAST, nogil=True, inline="always")
+def exp(x):
+    """Return e to the x, at most 88, to 1e-6 of itself: by a polynomial, which vectors can do."""
+    x = x * np.float32(math.log2(math.e))
+    x = np.float32(-126) if x < np.float32(-126) else x  # so that NaN stays NaN
+    whole = np.floor(x)
+    rest, power = x - whole, np.float32(0)
+    for factor in POWERS:
+        power = power * rest + np.float32(factor)
+    exponent = np.int32(np.int32(whole) + 127) << np.int32(23)  # the bits of 2 to the whole
+    return power * np.int32(exponent).view(np.float32)
+
+
+@njit(fastmath=FAST, nogil=True, cache=True)
+def scan_forward(rate, written, step, write, read, y):
+    """Fill y (B, T, E) in; `written` (B, T, E) is step u, `rate` (S, E) is A."""
+    B, T, E = written.shape
+    state = np.empty(rate.shape, np.float32)
+    for b in range(B):
+        state[:] = 0
+        for t in range(T):
+            y[b, t] = 0
+            for s in range(len(rate)):
+                for e in range(E):
+                    decay = exp(step[b, t, e] * rate[s, e])
+                    state[s, e] = decay * state[s, e] + write[b, t, s] * written[b, t, e]
+                    y[b, t, e] += read[b, t, s] * state[s, e]
+
+
+@njit(fastmath=FAST, nogil=True, cache=True)
+def scan_backward(
+    rate, written, step, write, read, d_y, d_rate, d_written, d_step, d_write, d_read
+):
+    """Fill the gradients in, (B, ...) as what they are of; add to d_rate (1, S, E)."""
+    B, T, E = written.shape
+    decay, left = np.empty((2, T, *rate.shape), np.float32)  # left of the state before
+    state = np.empty(rate.shape, np.float32)
+    for b in range(B):
+        state[:] = 0
+        for t in range(T):
+            for s in range(len(rate)):
+                for e in range(E):
+                    decay[t, s, e] = exp(step[b, t, e] * rate[s, e])
+                    left[t, s, e] = decay[t, s, e] * state[s, e]
+                    state[s, e] = left[t, s, e] + write[b, t, s] * written[b, t, e]
+        later = state  # the gradient that comes from later states
+        later[:] = 0
+        for t in range(T - 1, -1, -1):
+            d_written[b, t] = d_step[b, t] = 0
+            for s in range(len(rate)):
+                w, r, d_w, d_r = write[b, t, s], read[b, t, s], np.float32(0), np.float32(0)
+                for e in range(E):
+                    d_state = later[s, e] + r * d_y[b, t, e]
+                    later[s, e] = decay[t, s, e] * d_state
+                    d_r += (left[t, s, e] + w * written[b, t, e]) * d_y[b, t, e]
+                    d_w += d_state * written[b, t, e]
+                    d_written[b, t, e] += w * d_state
+                    # The decay's exponent is step A: its gradient is d_state exp(step A) h_(t-1).
+                    d_exponent = d_state * left[t, s, e]
+                    d_rate[0, s, e] += d_exponent * step[b, t, e]
+                    d_step[b, t, e] += d_exponent * rate[s, e]
+                d_write[b, t, s], d_read[b, t, s] = d_w, d_r
