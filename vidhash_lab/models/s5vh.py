@@ -10,12 +10,16 @@ Module names and layer shapes are those of the released checkpoints, which hold 
 the released code never calls (a guess of which frames matter).
 
 As in the released code, though the paper says otherwise or nothing: both directions of a block are
-one scan (`shared_directions`; there the second is overwritten by the first); the guess that a soft
-label learns from is of all frames, without the layer norm that codes have. Different from it, on
-purpose: hash centres are those of the clusters and stay (`centres="semantic"`, as the paper means
-it; there they are computed and then not used: "learned" is what its numbers were measured with);
-videos that stochastic depth drops from a block are not computed; a video code's sign(0) is +1. For
-the clusters see `vidhash_lab.structures`, for their centres `vidhash_lab.hash_centres`.
+one scan (`shared_directions`; there the second is overwritten by the first); steps begin near 0.7,
+as Xavier's weights overwrite Mamba's own start between 0.001 and 0.1, so that a state forgets
+within some frames (notebook 10); the guess that a soft label learns from is of all frames, without
+the layer norm that codes have.
+
+Different from it, on purpose: hash centres are those of the clusters and stay
+(`centres="semantic"`, as the paper means it; there they are computed and then not used: "learned"
+is what its numbers were measured with); videos that stochastic depth drops from a block are not
+computed; a video code's sign(0) is +1. For the clusters see `vidhash_lab.structures`, for their
+centres `vidhash_lab.hash_centres`.
 
 B videos in a batch, T frames per video, V of them visible, M = T - V hidden, D feature width,
 H hidden width, E = 2H inner width, S size of a state, K bits, C clusters, N training videos.
