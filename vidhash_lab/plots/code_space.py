@@ -111,7 +111,7 @@ def distance_histograms(
     counts: Mapping[str, tuple[np.ndarray, np.ndarray]], note: str = ""
 ) -> Figure:
     """Draw {title: (together (K+1,), others (K+1,))} as shares of the pairs of each, in columns."""
-    figure, axes = new_panels(3.1, len(counts), sharex=True, sharey=True)
+    figure, axes = new_panels(3.4, len(counts), sharex=True, sharey=True)
     looks = (BLUE, "", "share a category"), (ORANGE, "///", "all others")
     for axis, (title, kinds) in zip(axes, counts.items()):
         for kind, (colour, hatch, label) in zip(kinds, looks):
@@ -121,7 +121,8 @@ def distance_histograms(
             axis.axvline(mean, color=colour, lw=1.5)
         ylabel = "share of the pairs" if axis is axes[0] else ""
         finish(axis, "Hamming distance", ylabel, title=title)
-    axes[-1].legend(frameon=False, fontsize=9)
+    named = axes[0].get_legend_handles_labels()
+    figure.legend(*named, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     figure.supxlabel(note, fontsize=9, color=GREY)
     return figure
 
