@@ -4,12 +4,9 @@
 
 Training: steps of a model, its losses, backward and Adam, on random features in memory. Encoding:
 the model alone. Float32; each figure is a median after warm-up, and what is compared is measured by
-turns in one run. The plain loop is the textbook's: for every frame, project the input to step,
-write and read, discretise, and take one step of the recurrence, through autograd. The same
-projections are part of ours. Beside it stands the loop with all but the recurrence done for all
-frames at once, the shortest to write in torch. Seconds are those of the processor where there is
-one thread, so that others on the machine weigh less; elsewhere they are those of the clock.
-Multiply-adds are those of matrix products and, of the scan, four a state and step.
+turns in one run. Seconds are those of the processor where there is one thread, so that others on
+the machine weigh less; elsewhere they are those of the clock. Multiply-adds are those of matrix
+products and, of the scan, four a state and step.
 """
 
 import statistics
@@ -23,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidhash_lab import S5VH, ConMH
 from vidhash_lab.models.conmh import draw_masks
 from vidhash_lab.models.s5vh import STATE, Scan
-from vidhash_lab.models.selective_scan import selective_scan
+from vidhash_lab.models.selective_scan import plain_scan, selective_scan
 
 BATCH, REPEATS = 128, 5
 CLOCK = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -43,59 +40,29 @@ def by_turns(functions):
 # ---- the scan and the plain loop -----------------------------------------------------------------
 
 
-def our_scan(scan, u):
-    rank, write, read = scan.x_proj(u).split((scan.rank, STATE, STATE), dim=-1)
-    step = F.softplus(scan.dt_proj(rank))
-    return selective_scan(u, step, -scan.A_log.exp(), write, read)
+def compare_scans(name, videos, frames, inner):
+    draw = torch.Generator().manual_seed(0)
 
+    def normal(*shape):
+        return torch.randn(shape, generator=draw)
 
-def plain_scan(scan, u):
-    state, outputs = u.new_zeros(len(u), *scan.A_log.shape), []
-    for frame in u.unbind(1):
-        rank, write, read = scan.x_proj(frame).split((scan.rank, STATE, STATE), dim=-1)
-        step = F.softplus(scan.dt_proj(rank))
-        kept = torch.exp(step[:, :, None] * -torch.exp(scan.A_log))  # (B, E, S)
-        written = step[:, :, None] * write[:, None]
-        state = kept * state + written * frame[:, :, None]
-        outputs.append((state @ read[:, :, None])[:, :, 0])
-    return torch.stack(outputs, 1)
-
-
-def hoisted_scan(scan, u):
-    """Project and discretise all frames at once; autograd keeps (B, T, E, S) several times."""
-    rank, write, read = scan.x_proj(u).split((scan.rank, STATE, STATE), dim=-1)
-    step = F.softplus(scan.dt_proj(rank))
-    kept = torch.exp(step[..., None] * -torch.exp(scan.A_log))
-    written = (step * u)[..., None] * write[:, :, None]
-    states = [written[:, 0]]
-    for frame in range(1, u.shape[1]):
-        states.append(kept[:, frame] * states[-1] + written[:, frame])
-    return (torch.stack(states, 1) @ read[..., None]).squeeze(3)
-
-
-def compare_scans(name, videos, frames, dim):
-    torch.manual_seed(0)
-    scan = Scan(dim)
-    u = F.silu(torch.randn(videos, frames, 2 * dim)).requires_grad_()
-    scans = our_scan, plain_scan, hoisted_scan
-    difference = max((each(scan, u) - our_scan(scan, u)).abs().max().item() for each in scans)
+    step = F.softplus(normal(videos, frames, inner))
+    rate = -torch.exp(normal(inner, STATE))
+    u, write, read = (normal(videos, frames, width) for width in (inner, STATE, STATE))
+    inputs = [x.requires_grad_() for x in (u, step, rate, write, read)]
+    difference = (selective_scan(*inputs) - plain_scan(*inputs)).abs().max().item()
 
     @torch.no_grad()
-    def forward(function):
-        function(scan, u)
+    def forward(scan):
+        scan(*inputs)
 
-    def both(function):
-        function(scan, u).sum().backward()
+    def both(scan):
+        torch.autograd.grad(scan(*inputs).sum(), inputs)
 
-    print(
-        f"scan, {name} (B {videos}, T {frames}, E {2 * dim}), largest difference {difference:.0e}"
-    )
+    print(f"scan, {name} (B {videos}, T {frames}, E {inner}), largest difference {difference:.0e}")
     for what, run in (("forward", forward), ("with backward", both)):
-        ours, plain, hoisted = by_turns([partial(run, each) for each in scans])
-        print(
-            f"    {what}: {1000 * ours:.0f} ms; the plain loop {plain / ours:.1f} times as long, "
-            f"with all but the recurrence at once {hoisted / ours:.1f} times"
-        )
+        ours, plain = by_turns([partial(run, scan) for scan in (selective_scan, plain_scan)])
+        print(f"    {what}: {1000 * ours:.0f} ms, the plain loop {plain / ours:.1f} times as long")
 
 
 # ---- the models ----------------------------------------------------------------------------------
@@ -167,9 +134,9 @@ def compare_models():
 
 def main():
     print(f"{torch.get_num_threads()} threads, seconds of {CLOCK.__name__}")
-    compare_scans("a view of the encoder", 2 * BATCH, 7, 256)
-    compare_scans("the encoder when it encodes", BATCH, 25, 256)
-    compare_scans("the decoder", 2 * BATCH, 25, 192)
+    compare_scans("a view of the encoder", 2 * BATCH, 7, 512)
+    compare_scans("the encoder when it encodes", BATCH, 25, 512)
+    compare_scans("the decoder", 2 * BATCH, 25, 384)
     compare_models()
 
 
