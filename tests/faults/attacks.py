@@ -255,6 +255,9 @@ def unreadable_film(films, expected, rng):
         os.chmod(folder, 0o777)
         folder = Path(folder)
         shutil.copytree(films, folder / "films")
+        for path in (folder / "films").glob("*"):
+            path.chmod(0o644)
+        (folder / "films").chmod(0o755)  # whatever the umask here is
         film = folder / "films" / f"{rng.integers(10)}.mp4"
 
         def as_nobody(unread):
