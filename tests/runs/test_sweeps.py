@@ -293,9 +293,10 @@ def test_a_backend_that_is_not_installed_is_named(notebook, tmp_path, monkeypatc
 
 
 def test_the_run_that_sweeps_are_made_of_leaves_codes_and_scores(tmp_path):
-    grid = {"dataset": ["digit-stories-mini"], "method": ["itq", "conmh"], "bits": [16]}
-    grid |= {"recipe": [{"epochs": 1}]}
-    table = sweep(ONE_RUN, grid, tmp_path)
+    common = {"dataset": ["digit-stories-mini"], "bits": [16], "recipe": [{"epochs": 1}]}
+    small = {"hidden_dim": 32, "depth": 1, "heads": 2, "decoder_dim": 32}
+    grid = common | {"method": ["conmh"], "sizes": [small]}
+    table = sweep(ONE_RUN, [common | {"method": ["itq"]}, grid], tmp_path)
     assert table["status"].tolist() == ["done", "done"], table.get("error")
     codes = np.load(Path(table["folder"][1]) / "codes.npz")
     assert codes["query"].shape == (60, 2) and codes["database"].dtype == np.uint8
