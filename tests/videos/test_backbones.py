@@ -11,8 +11,10 @@ from torch import nn
 
 from vidhash_lab.data import DataError
 from vidhash_lab.data.stories.network import digit_features
-from vidhash_lab.videos.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, open_backbone
+from vidhash_lab.videos.backbones import Backbone, open_backbone
+from vidhash_lab.videos.pictures import Shape
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FRAMES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
 
 
@@ -60,8 +62,12 @@ def test_a_callable_and_what_it_may_give():
 
 def test_torchscript(tmp_path):
     network, path = Tiny().eval(), tmp_path / "mine.pt"
+    torch.jit.script(Tiny().train()).save(path)
+    with pytest.raises(DataError, match=r"other features of the same frames each time.*eval"):
+        open_backbone(path, "cpu")
     torch.jit.script(network).save(path)
     backbone = open_backbone(path, "cpu")
+    assert np.array_equal(backbone(FRAMES), open_backbone(path, "cpu")(FRAMES))
     plain = torch.from_numpy(FRAMES).permute(0, 3, 1, 2) / 255
     assert np.allclose(backbone(FRAMES), network(plain).detach(), atol=1e-5)
     assert backbone.name.startswith("mine.pt ") and len(backbone.name) == 20
@@ -75,6 +81,7 @@ def test_torchscript(tmp_path):
 
 def fake_torchvision(monkeypatch, make):
     look = SimpleNamespace(crop_size=[8], resize_size=[10], mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    look.interpolation = SimpleNamespace(value="bilinear")
     weights = SimpleNamespace(DEFAULT=SimpleNamespace(transforms=lambda: look))
     models = SimpleNamespace(
         list_models=lambda module: ["tiny"],
@@ -88,7 +95,7 @@ def test_torchvision_without_its_last_layer(monkeypatch):
     network = Tiny().eval()
     fake_torchvision(monkeypatch, lambda: network)
     backbone = open_backbone("torchvision:tiny", "cpu")
-    assert (backbone.frame_size, backbone.kept) == (8, 0.8)
+    assert backbone.shape == Shape(8, 10, interpolation="bilinear")
     found = backbone(FRAMES)
     assert found.shape == (5, 7)
     assert np.allclose(found, network.body(normalised(FRAMES)).detach(), atol=1e-5)
@@ -114,45 +121,16 @@ def test_timm(monkeypatch):
         asked.update(options)
         return Tiny().body
 
-    look = {"input_size": (3, 8, 8), "crop_pct": 0.9, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    look = {"input_size": (3, 8, 8), "crop_pct": 0.75, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    look |= {"interpolation": "bicubic", "crop_mode": "squash"}
     data = SimpleNamespace(resolve_data_config=lambda args, model: look)
     known = {"is_model": lambda name: name == "tiny", "create_model": create_model}
     fake(monkeypatch, "timm", data=data, **known)
     backbone = open_backbone("timm:tiny", "cpu")
     assert asked == {"pretrained": True, "num_classes": 0}
-    assert backbone(FRAMES).shape == (5, 7) and backbone.kept == 0.9
+    assert backbone(FRAMES).shape == (5, 7) and backbone.shape == Shape(8, 10, squeeze=True)
     with pytest.raises(DataError, match="timm has no such model"):
         open_backbone("timm:huge")
-
-
-@pytest.mark.parametrize("pooled", [True, False])
-def test_a_transformers_folder(monkeypatch, tmp_path, pooled):
-    class Model(nn.Module):
-        config = SimpleNamespace(image_size=8)
-
-        def forward(self, pixel_values):
-            tokens = pixel_values.flatten(2).mT  # (N, 64, 3)
-            return SimpleNamespace(
-                pooler_output=tokens[:, 0] if pooled else None, last_hidden_state=tokens
-            )
-
-    asked = {}
-
-    def from_pretrained(folder, **options):
-        asked.update(options)
-        return Model()
-
-    fake(monkeypatch, "transformers", AutoModel=SimpleNamespace(from_pretrained=from_pretrained))
-    with pytest.raises(DataError, match=r"no config\.json"):
-        open_backbone(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "preprocessor_config.json").write_text(
-        '{"image_mean": [0,0,0], "image_std": [1,1,1]}'
-    )
-    backbone = open_backbone(tmp_path, "cpu")
-    assert asked == {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
-    expected = FRAMES[:, 0, 0] if pooled else FRAMES.mean((1, 2))
-    assert backbone.frame_size == 8 and np.allclose(backbone(FRAMES), expected / 255, atol=1e-5)
 
 
 def test_onnx(monkeypatch, tmp_path):
@@ -198,6 +176,40 @@ def test_names_and_files_that_are_no_backbone(tmp_path):
     (tmp_path / "a.bin").touch()
     with pytest.raises(DataError, match=r"ends in \.onnx, \.pt"):
         open_backbone(tmp_path / "a.bin")
+
+
+def test_clips_are_described_by_a_row_each_or_by_several():
+    frames = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
+    seen = []
+
+    def describe(clips):
+        seen.append(tuple(clips.shape))
+        return clips.mean((3, 4)).unflatten(1, (2, -1)).mean(2)  # of each half of a clip
+
+    halves = Backbone(describe, "halves", 8, window=6, rows=2)
+    expected = frames.reshape(100, 3, 64, 3).mean((1, 2)) / 255
+    assert np.allclose(halves(frames), expected, atol=1e-5)
+    assert {shape[1:] for shape in seen} == {(6, 3, 8, 8)} and max(s[0] for s in seen) * 6 <= 128
+    whole = Backbone(lambda clips: clips.mean((1, 3, 4)), "wholes", 8, window=6)
+    assert np.allclose(whole(frames), expected.reshape(50, 2, 3).mean(1), atol=1e-5)
+    for odd in (lambda clips: clips.mean((1, 3, 4)), lambda clips: clips.mean((3, 4))):
+        with pytest.raises(DataError, match="expected \(N, 2, D\), 2 rows"):
+            Backbone(odd, "odd", 8, window=6, rows=2)(frames)
+    with pytest.raises(DataError, match="expected \(N, D\), 1 row"):
+        Backbone(lambda clips: clips[0], "odd", 8, window=6)(frames)
+    for window, rows in ((6, 4), (0, 1), (2, 0)):
+        with pytest.raises(ValueError, match="must divide"):
+            Backbone(describe, "odd", window=window, rows=rows)
+
+
+def test_an_output_is_chosen_of_model_folders_alone(tmp_path):
+    for which in ("digits", describe_nothing, tmp_path / "a.pt", "timm:resnet50"):
+        with pytest.raises(ValueError, match="only the folder of a transformers model"):
+            open_backbone(which, output="class")
+
+
+def describe_nothing(frames):
+    return frames.mean((2, 3))
 
 
 def test_large_batches_are_described_in_parts():

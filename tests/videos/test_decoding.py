@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vidhash_lab.videos import decoding
-from vidhash_lab.videos.decoding import decode_frames, frame_times, read_clip, sample_times
+from vidhash_lab.videos.decoding import Sampling, decode_frames, frame_times, read_clip
 from vidhash_lab.videos.pictures import BrokenVideo, Shape, shrink
 from vidhash_lab.videos.writing import write_variants, write_video
 
@@ -47,7 +47,7 @@ def test_seeking_gives_the_frames_that_decoding_everything_gives(tmp_path, name)
         found, truth = (read_clip(path, count, SMALL, seek=seek) for seek in (True, False))
         assert np.array_equal(found.frames, truth.frames)
         assert np.allclose(found.times, truth.times) and found.seconds == truth.seconds
-        expected = np.array(sample_times(0, 100 * 64, count)) // 64
+        expected = np.array(Sampling(count).times(0, 100 * 64)) // 64
         assert np.array_equal(numbers(found), expected & 0b111100), (name, count)
 
 
@@ -143,7 +143,7 @@ def test_the_middle_of_the_picture_is_kept(tmp_path):
     frames = np.zeros((3, 64, 128), np.uint8)
     frames[:, 16:48, 48:80] = 255
     write_video(tmp_path / "a.mp4", frames, crf="1")
-    picture = read_clip(tmp_path / "a.mp4", 2, Shape(32, kept=0.5, grey=True)).frames[0]
+    picture = read_clip(tmp_path / "a.mp4", 2, Shape(32, 64, grey=True)).frames[0]
     assert picture[1:-1, 1:-1].min() > 240
     whole = read_clip(tmp_path / "a.mp4", 2, SMALL).frames[0]
     assert whole.mean() == pytest.approx(255 / 4, abs=6)

@@ -3,22 +3,23 @@
     "digits"                  the network that comes with the package, 32 x 32 grey
     "torchvision:resnet50"    a model of torchvision with its default weights
     "timm:resnet50"           a model of timm with its pretrained weights
-    a folder                  a transformers vision model: config.json, model.safetensors
+    a folder                  a transformers model of pictures or of clips, with its processor file
     a .pt or .ts file         TorchScript: frames in [0, 1] -> features
     a .onnx file              ONNX: frames in [0, 1] -> features
     any callable              frames in [0, 1] -> features
 
 A name ends in a digest of parameters, file or code, so that one file never holds features of two
-backbones. `Backbone(function, name)` names a callable freely. TorchScript runs the code in its
-file, in torch's own interpreter, which is no sandbox: open such files from people you trust. ONNX
-files and safetensors folders hold no code.
+backbones. `Backbone(function, name)` names a callable freely; with `window=W` it describes clips of
+W frames, with `rows=R` by R rows of features each. A network that describes the same frames twice
+otherwise is refused. TorchScript runs the code in its file, in torch's own interpreter, which is no
+sandbox: open such files from people you trust. ONNX files and safetensors folders hold no code.
 
-N frames, C channels (1 or 3), S pixels a side, D features.
+N frames, B clips, W frames of a clip, R rows for a clip, C channels (1 or 3), S pixels a side,
+D features.
 """
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -30,45 +31,86 @@ from torch import Tensor, nn
 from vidhash_lab.data.files import DataError
 from vidhash_lab.data.stories.network import BACKBONE, FRAME_SIZE, digit_features
 from vidhash_lab.videos.digests import digest, file_digest
+from vidhash_lab.videos.model_folders import read_model_folder
+from vidhash_lab.videos.pictures import Shape
 
 FRAMES_AT_ONCE = 128
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript")
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A function of frames (N, C, S, S) in [0, 1] on `device` -> (N, D), and what it needs."""
+    """A function of frames or clips in [0, 1] on `device`, and what it needs.
+
+    Args:
+        describe: frames (N, C, S, S) -> (N, D); where `window` is W > 1, clips (B, W, C, S, S) ->
+            (B, R, D), or (B, D) for one row.
+        name: what feature files call it; two backbones never share one.
+        frame_size: S; `resize`, `squeeze`, `interpolation` and `grey` are those of `Shape`.
+        window: W, frames of a clip, which follow each other within a stretch of a video.
+        rows: R, which divides W: each row is of W / R frames.
+        about: plain values that are written down in feature files; another value, another backbone.
+    """
 
     describe: Callable[[Tensor], Tensor]
     name: str
     frame_size: int = 224
-    kept: float = 1.0  # the share of a picture's shorter side that is shown to it
+    resize: int | None = None
+    squeeze: bool = False
+    interpolation: str = "bicubic"
     grey: bool = False
+    window: int = 1
+    rows: int = 1
     device: torch.device | str = "cpu"
+    about: Mapping = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.window < 1 or self.rows < 1 or self.window % self.rows:
+            raise ValueError(f"rows={self.rows} must divide window={self.window}, both from 1 on")
+
+    @property
+    def shape(self) -> Shape:
+        """What its frames look like."""
+        return Shape(self.frame_size, self.resize, self.squeeze, self.grey, self.interpolation)
 
     @torch.inference_mode()
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Describe frames (N, S, S, C) uint8 -> (N, D) float32, or raise `DataError`."""
-        parts = []
-        for part in torch.from_numpy(frames).split(FRAMES_AT_ONCE):
+        """Describe frames (N, S, S, C) uint8 -> (N R / W, D) float32, or raise `DataError`."""
+        parts, clips = [], max(1, FRAMES_AT_ONCE // self.window)
+        for part in torch.from_numpy(frames).split(clips * self.window):
             part = part.to(self.device).permute(0, 3, 1, 2).float().div_(255)
-            found = torch.as_tensor(self.describe(part))
-            if found.ndim < 2 or found.flatten(1).shape != (len(part), found.shape[1]):
-                raise DataError(
-                    f"backbone {self.name}: gave {tuple(found.shape)} for {len(part)} frames; "
-                    "expected (N, D), one row of features for each."
-                )
-            parts.append(found.flatten(1).float().cpu())
+            if self.window > 1:
+                part = part.unflatten(0, (-1, self.window))
+            parts.append(self._rows(torch.as_tensor(self.describe(part)), len(part)))
         return torch.cat(parts).numpy()
 
+    def _rows(self, found, count):
+        given = tuple(found.shape)
+        if self.rows > 1 and found.ndim == 3 and given[:2] == (count, self.rows):
+            found = found.flatten(0, 1)
+        elif self.rows > 1 or found.ndim < 2 or found.flatten(1).shape != (count, given[1]):
+            what = "frames" if self.window == 1 else "clips"
+            rows = f" {self.rows}," if self.rows > 1 else ""
+            raise DataError(
+                f"backbone {self.name}: gave {given} for {count} {what}; expected (N,{rows} D), "
+                f"{self.rows} row{'s' * (self.rows > 1)} of features for each."
+            )
+        return found.flatten(1).float().cpu()
 
-def open_backbone(which: str | Path | Backbone | Callable, device: str = "auto") -> Backbone:
+
+def open_backbone(
+    which: str | Path | Backbone | Callable, device: str = "auto", output: str | None = None
+) -> Backbone:
     """Open a backbone by name, by path, or around a callable; see above. A `Backbone` stays.
 
-    Networks run on `device`, "auto" for the best there is. `DataError` where a library or weights
-    are missing says what to fetch. Only weights of torchvision or timm are ever downloaded.
+    Networks run on `device`, "auto" for the best there is. `output` chooses what is taken of a
+    transformers model, see `vidhash_lab.videos.model_folders`; None for what it is made for.
+    `DataError` where a library or weights are missing says what to fetch. Only weights of
+    torchvision or timm are ever downloaded.
     """
+    path = Path(which) if isinstance(which, str | Path) else None
+    if output is not None and not (path and path.is_dir()):
+        raise ValueError(f"output={output!r}: only the folder of a transformers model has outputs")
     if isinstance(which, Backbone):
         return which
     if callable(which):
@@ -83,18 +125,39 @@ def open_backbone(which: str | Path | Backbone | Callable, device: str = "auto")
     device = Fabric(accelerator=device, devices=1).device
     library, _, model = str(which).partition(":")
     if library in ("torchvision", "timm") and model:
-        return {"torchvision": _torchvision, "timm": _timm}[library](model, device)
-    path = Path(which)
+        return _tried({"torchvision": _torchvision, "timm": _timm}[library](model, device))
     if not path.exists():
         names = "'digits', 'torchvision:MODEL' and 'timm:MODEL'"
         raise DataError(f"backbone {which}: no such file or folder, and no name as {names} are.")
     if path.is_dir():
-        return _transformers(path, device)
+        return Backbone(**read_model_folder(path, _library("transformers"), device, output))
     if path.suffix == ".onnx":
-        return _onnx(path)
+        return _tried(_onnx(path))
     if path.suffix in TORCHSCRIPT:
-        return _torchscript(path, device)
+        return _tried(_torchscript(path, device))
     raise DataError(f"{path}: a backbone file ends in .onnx, {', '.join(TORCHSCRIPT)}.")
+
+
+def _tried(backbone):
+    """Return a network that describes two frames twice alike; else raise `DataError`."""
+    sides = 2, backbone.frame_size, backbone.frame_size, 1 if backbone.grey else 3
+    frames = np.random.default_rng(0).integers(0, 256, sides, dtype=np.uint8)
+    try:
+        once, again = backbone(frames), backbone(frames)
+    except DataError:
+        raise
+    except Exception as error:  # of torch's interpreter, of onnxruntime
+        why = " ".join(f"{type(error).__name__}: {error}".split())[-300:]
+        raise DataError(
+            f"backbone {backbone.name}: cannot describe frames {sides} ({why}). If it wants "
+            "others, say so: Backbone(function, name, frame_size=…)."
+        ) from error
+    if not np.allclose(once, again, rtol=1e-4, atol=1e-5):
+        raise DataError(
+            f"backbone {backbone.name}: gives other features of the same frames each time. Was it "
+            "saved in training mode, with its dropout? Save it after .eval()."
+        )
+    return backbone
 
 
 def _library(name):
@@ -136,8 +199,8 @@ def _torchvision(model, device):
     parent, _, child = last.rpartition(".")
     setattr(network.get_submodule(parent), child, nn.Identity())
     look = weights.transforms()
-    size = look.crop_size[0]
-    about = {"name": name, "frame_size": size, "kept": size / look.resize_size[0]}
+    about = {"name": name, "frame_size": look.crop_size[0], "resize": look.resize_size[0]}
+    about["interpolation"] = look.interpolation.value
     return _normalising(network, look.mean, look.std, device, **about)
 
 
@@ -148,31 +211,11 @@ def _timm(model, device):
     make = partial(timm.create_model, model, pretrained=True, num_classes=0)
     network = _network(make, name, device)
     look = timm.data.resolve_data_config({}, model=network)
-    about = {"frame_size": look["input_size"][-1], "kept": look["crop_pct"]}
+    size = look["input_size"][-1]
+    about = {"frame_size": size, "resize": int(size / look["crop_pct"])}
+    about |= {"squeeze": look.get("crop_mode") == "squash", "interpolation": look["interpolation"]}
     about["name"] = f"{name} {digest(network.state_dict())}"
     return _normalising(network, look["mean"], look["std"], device, **about)
-
-
-def _transformers(folder, device):
-    config = folder / "config.json"
-    if not config.is_file():
-        raise DataError(f"{folder}: no config.json; a transformers model has one.")
-    load = _library("transformers").AutoModel.from_pretrained
-    safe = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
-    model = _network(partial(load, folder, **safe), folder, device)
-
-    def describe(frames):
-        found = model(pixel_values=frames)
-        pooled = getattr(found, "pooler_output", None)
-        return found.last_hidden_state.mean(1) if pooled is None else pooled
-
-    look = folder / "preprocessor_config.json"
-    look = json.loads(look.read_text()) if look.is_file() else {}
-    mean, std = look.get("image_mean", IMAGENET_MEAN), look.get("image_std", IMAGENET_STD)
-    known_by = config.read_bytes(), model.state_dict(), mean, std
-    name = f"transformers:{folder.name} {digest(known_by)}"
-    size = getattr(model.config, "image_size", None) or 224
-    return _normalising(describe, mean, std, device, name=name, frame_size=size)
 
 
 def _torchscript(path, device):

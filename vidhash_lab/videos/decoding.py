@@ -1,14 +1,15 @@
 """Decoding: T frames of S x S pixels spread evenly over the shown time of a video file.
 
 The timeline is what a player shows: it is cut into T equal stretches, and of each the frame on
-screen in its middle is taken. A list of the packets, which costs no decoding, tells when every
-frame is shown. Decoding starts at the key frame before a wanted frame and ends with the last wanted
-one that depends on it; each seek is checked against the list. Where that cannot be exact (no time
-stamps, a seek that lands elsewhere), all frames are decoded in order.
+screen in its middle is taken; where shots are told apart, no stretch goes beyond its shot. A list
+of the packets, which costs no decoding, tells when every frame is shown. Decoding starts at the key
+frame before a wanted frame and ends with the last wanted one that depends on it; each seek is
+checked against the list. Where that cannot be exact (no time stamps, a seek that lands elsewhere),
+all frames are decoded in order.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, dropwhile, pairwise
@@ -44,30 +45,66 @@ class Clip:
     seconds: float
 
 
-def read_clip(path: str | Path, num_frames: int, shape: Shape, seek: bool = True) -> Clip:
-    """Read `num_frames` evenly spaced frames of a video file; short videos repeat frames.
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a video are taken.
+
+    Args:
+        num_frames: how many, each from the middle of a stretch.
+        window: so many stretches that follow each other lie within one shot; divides `num_frames`.
+        cuts: where shots begin but the first, in seconds; each shot has its share of the frames.
+    """
+
+    num_frames: int
+    window: int = 1
+    cuts: Sequence[float] = ()
+
+    def times(self, start: int, end: int, unit: float = 1.0) -> list[int]:
+        """Return the middles of the stretches of [start, end), in `unit` seconds, rounded down."""
+        bounds = [start, *(start + round(cut / unit) for cut in self.cuts), end]
+        lengths = [b - a for a, b in pairwise(bounds)]
+        shares = [self.window * n for n in share_out(self.num_frames // self.window, lengths)]
+        shots = zip(bounds, lengths, shares)
+        return [a + (2 * i + 1) * b // (2 * n) for a, b, n in shots for i in range(n)]
+
+
+def share_out(count: int, lengths: Sequence[float]) -> list[int]:
+    """Share `count` among shots by their lengths, one or more each; to the longest, if too few.
+
+    One after the other goes to the shot whose stretches are the longest yet (D'Hondt's rule).
+    """
+    longest = sorted(range(len(lengths)), key=lambda shot: -lengths[shot])[:count]
+    shares = [int(shot in longest) for shot in range(len(lengths))]
+    for _ in range(count - len(longest)):
+        shares[max(longest, key=lambda shot: lengths[shot] / shares[shot])] += 1
+    return shares
+
+
+def read_clip(path: str | Path, sampling: Sampling | int, shape: Shape, seek: bool = True) -> Clip:
+    """Read frames of a video file, a number of them evenly spaced; short videos repeat frames.
 
     `seek=False` decodes every frame, for the same clip. `BrokenVideo` says what is wrong with it.
     """
+    sampling = Sampling(sampling) if isinstance(sampling, int) else sampling
     if Path(path).stat().st_size == 0:
         raise BrokenVideo("the file is empty")
     try:
-        return _read(path, num_frames, shape, seek)
+        return _read(path, sampling, shape, seek)
     except BrokenVideo:
         # ffmpeg calls damage an error of the system, and the other way round: where every byte can
         # be read and ffmpeg fails again, it is damage.
         with open(path, "rb") as file:
             while file.read(1 << 20):
                 pass
-        return _read(path, num_frames, shape, seek)
+        return _read(path, sampling, shape, seek)
 
 
-def _read(path, num_frames, shape, seek):
+def _read(path, sampling, shape, seek):
     if seek:
         with suppress(_NotExact), _open(path) as (container, stream):
             packets = _list_packets(path, container)
-            return _read_listed(container, stream, packets, num_frames, shape)
-    return _read_all(path, num_frames, shape)
+            return _read_listed(container, stream, packets, sampling, shape)
+    return _read_all(path, sampling, shape)
 
 
 @contextmanager
@@ -99,14 +136,9 @@ def _open(path):
             raise BrokenVideo(f"cannot be decoded: {error.strerror or error}") from error
 
 
-def sample_times(start: int, end: int, num_frames: int) -> list[int]:
-    """Return the middles of `num_frames` equal parts of [start, end), rounded down."""
-    return [start + (2 * i + 1) * (end - start) // (2 * num_frames) for i in range(num_frames)]
-
-
-def _on_screen(times, end, num_frames):
-    """Number the frames, shown from these times on, that are on screen in the middles -> (T,)."""
-    return [bisect_right(times, time) - 1 for time in sample_times(times[0], end, num_frames)]
+def _on_screen(times, end, unit, sampling):
+    """Number the frames, shown from these times on, that are on screen when one is wanted."""
+    return [bisect_right(times, time) - 1 for time in sampling.times(times[0], end, unit)]
 
 
 def _end(times, duration):
@@ -160,9 +192,10 @@ def _list_packets(path, container):
     return _Packets(pts, sizes, keys, shown, times, _end(times, durations[shown[-1]]))
 
 
-def _read_listed(container, stream, packets, num_frames, shape):
+def _read_listed(container, stream, packets, sampling, shape):
     """Decode the wanted frames alone, from the key frames before them."""
-    wanted = _on_screen(packets.times, packets.end, num_frames)
+    unit = float(stream.time_base)
+    wanted = _on_screen(packets.times, packets.end, unit, sampling)
     runs = {}  # wanted places by the key frame where their decoding starts
     for place in sorted({packets.shown[number] for number in wanted}):
         nearest = bisect_right(packets.keys, place) - 1
@@ -174,7 +207,7 @@ def _read_listed(container, stream, packets, num_frames, shape):
     for start, places in sorted(runs.items()):
         _decode_run(container, stream, packets, start, places, fit, found)
     pictures = {number: found[packets.times[number]] for number in wanted}
-    return _clip(pictures, packets.times, wanted, packets.end, float(stream.time_base))
+    return _clip(pictures, packets.times, wanted, packets.end, unit)
 
 
 def _decode_run(container, stream, packets, start, places, fit, pictures):
@@ -211,10 +244,10 @@ def _demux_run(container, stream, packets, places):
         yield packet
 
 
-def _read_all(path, num_frames, shape):
+def _read_all(path, sampling, shape):
     """Decode a file twice: when is every frame shown, then the wanted pictures."""
     times, end, unit = _shown(path)
-    wanted = _on_screen(times, end, num_frames)
+    wanted = _on_screen(times, end, unit, sampling)
     with _open(path) as (container, stream):
         fit, distinct = Fit(stream, shape), set(wanted)
         numbered = enumerate(container.decode(stream))
@@ -224,13 +257,18 @@ def _read_all(path, num_frames, shape):
     return _clip(pictures, times, wanted, end, unit)
 
 
-def _shown(path):
-    """Decode a file -> when its frames are shown, when the last of them ends, the unit of both."""
+def _shown(path, see=None):
+    """Decode a file -> when its frames are shown, when the last of them ends, the unit of both.
+
+    `see` is called with every frame.
+    """
     times, duration, most = [], 0, _most_frames(path)
     with _open(path) as (container, stream):
         for frame in container.decode(stream):
             times.append(frame.pts)
             duration = frame.duration
+            if see:
+                see(frame)
             if len(times) > most:
                 raise BrokenVideo("gives more frames than it has bytes: it is damaged")
         rate = stream.average_rate or stream.guessed_rate or 25
@@ -242,9 +280,11 @@ def _shown(path):
     return times, _end(times, duration), unit
 
 
-def frame_times(path: str | Path) -> list[float]:
-    """Return when each frame of a video is shown, in seconds from the first."""
-    times, _, unit = _shown(path)
+def frame_times(
+    path: str | Path, see: Callable[[av.VideoFrame], None] | None = None
+) -> list[float]:
+    """Return when each frame of a video is shown, in seconds from the first; `see` sees each."""
+    times, _, unit = _shown(path, see)
     return [float((time - times[0]) * unit) for time in times]
 
 

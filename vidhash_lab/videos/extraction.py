@@ -3,7 +3,8 @@
 A stopped run goes on where it was. A file that is no usable video is skipped, and the report says
 why; one that the system did not give (no permission, no memory) is tried again by the next run.
 
-T frames a video, S pixels a side, C channels, D features, V views, N videos.
+T rows of features a video, each of a frame, or of frames of a clip; S pixels a side, C channels,
+D features, V views, N videos.
 """
 
 import hashlib
@@ -17,23 +18,27 @@ from itertools import islice
 from numbers import Integral
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from vidhash_lab.data.augmentation import augment_clips
+from vidhash_lab.data.cards import write_card
 from vidhash_lab.data.files import DataError
 from vidhash_lab.videos.backbones import FRAMES_AT_ONCE, Backbone, open_backbone
-from vidhash_lab.videos.decoding import read_clip
+from vidhash_lab.videos.decoding import Sampling, read_clip
 from vidhash_lab.videos.labels import read_video_labels
 from vidhash_lab.videos.parts import Parts, Row, VideoFile, locked
-from vidhash_lab.videos.pictures import BrokenVideo, Shape, shrink
+from vidhash_lab.videos.pictures import BrokenVideo, shrink
+from vidhash_lab.videos.shots import find_shots
 
 ENDINGS = frozenset(
     ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv"
     .split()
 )  # fmt: skip
 SAVE_SECONDS, SAVE_VIDEOS = 10, 256  # a part is written after either
+SAMPLES = ("uniform", "shots")
 MOST_UNREAD = 3  # files in a row that the system does not give: then it is not the files
 
 
@@ -62,20 +67,25 @@ def extract(
     backbone: str | Path | Backbone | Callable = "torchvision:resnet50",
     labels: str | Path | None = None,
     *,
+    sample: str = "uniform",
     thumbnails: int = 64,
     num_views: int = 0,
     seed: int = 0,
     device: str = "auto",
     retry_skipped: bool = False,
 ) -> ExtractionReport:
-    """Describe every video below `folder` by T frames of D features: writes the HDF5 file `out`.
+    """Describe every video below `folder` by T rows of D features: writes the HDF5 file `out`.
 
     It holds `feats` (N, T, D) float16, `thumbnails` uint8, `frame_times` (N, T) and `seconds` (N,),
     `video_ids` (paths within the folder, sorted), `labels`, `views`, and what was skipped and why.
-    Run again, it reads only files that are new or changed, and leaves out those that are gone.
+    Run again, it reads only files that are new or changed, and leaves out those that are gone. A
+    card beside it, `out.card.md` and `.json`, says on a page what it holds and how it was made.
 
     Args:
-        num_frames: T, the middles of T equal stretches of the video's time.
+        num_frames: T. The video's time is cut into T equal stretches; a backbone of frames
+            describes the middle of each, one of clips W frames of each (or of R together).
+        sample: "uniform", or "shots": every shot has its share of the stretches, by its length, and
+            none goes beyond its shot; `shots` (N, T) tells which. That decodes each video whole.
         backbone: see `vidhash_lab.videos.backbones`, or a `Backbone`; it runs on `device`.
         labels: "folders", a CSV file with columns `video` and `label`, or None.
         thumbnails: pixels a side of the stored pictures, at most what the backbone sees.
@@ -90,12 +100,17 @@ def extract(
     num_frames = _at_least(1, "num_frames", num_frames)
     thumbnails = _at_least(1, "thumbnails", thumbnails)
     num_views = _at_least(0, "num_views", num_views)
+    if sample not in SAMPLES:
+        raise ValueError(f"sample={sample!r} must be one of {', '.join(SAMPLES)}")
     files = list_videos(folder)
     label_rows, category_names = None, []
     if labels is not None:
         label_rows, category_names = read_video_labels(labels, [file.id for file in files])
     backbone = open_backbone(backbone, device)
-    settings = _settings(backbone, num_frames, thumbnails, num_views, seed)
+    if num_frames % backbone.rows:
+        rows = f"{backbone.rows} rows that the backbone gives for a clip"
+        raise ValueError(f"num_frames={num_frames} must be a multiple of the {rows}")
+    settings = _settings(backbone, num_frames, sample, thumbnails, num_views, seed)
     with locked(out) as unwritable:
         parts = Parts(out, settings, unwritable)
         missing = parts.missing(files, retry_skipped)
@@ -106,23 +121,33 @@ def extract(
                 f"{parts.folder}: rows of {len(lost)} videos, {lost[0]} among them, were written "
                 "and then removed by something else. Run again: they are read anew."
             )
-        skipped = parts.assemble(files, _attributes(settings, category_names), label_rows)
+        attributes = _attributes(backbone, settings, category_names)
+        skipped = parts.assemble(files, attributes, label_rows)
     without = skipped | unread
     if len(without) == len(files):
         first = "; ".join(f"{id}: {why}" for id, why in list(without.items())[:3])
         raise DataError(f"{folder}: no video of two frames or more. First: {first}")
     skipped = {id: why for id, why in skipped.items() if id not in unread}
-    return ExtractionReport(out, len(files) - len(without), skipped, unread)
+    report = ExtractionReport(out, len(files) - len(without), skipped, unread)
+    if not unwritable:
+        _write_data_card(report, folder, attributes)
+    return report
 
 
-def _settings(backbone, num_frames, thumbnails, num_views, seed):
+def _settings(backbone, num_frames, sample, thumbnails, num_views, seed):
     """Name all that rows depend on: a run goes on with a file of the same settings only."""
-    return {
+    shape = backbone.shape
+    return dict(backbone.about) | {
         "backbone": backbone.name,
-        "frame_size": backbone.frame_size,
-        "kept": backbone.kept,
-        "grey": backbone.grey,
+        "frame_size": shape.size,
+        "resize": shape.resize or shape.size,
+        "squeeze": shape.squeeze,
+        "interpolation": shape.interpolation,
+        "grey": shape.grey,
+        "window": backbone.window,
+        "rows": backbone.rows,
         "num_frames": num_frames,
+        "sample": sample,
         "thumbnails": min(thumbnails, backbone.frame_size),
         "views": num_views,  # named so in the files that earlier versions have written
         "seed": seed if num_views else None,
@@ -164,24 +189,41 @@ def _walk(folder):
         yield from (Path(inside, name) for name in names if not name.startswith("."))
 
 
-def _attributes(settings, category_names):
-    size, colour = settings["frame_size"], "grey" if settings["grey"] else "RGB"
-    frames = (
-        f"{settings['num_frames']} frames, the middles of equal stretches of the shown time; "
-        f"{settings['kept']:.0%} of the shorter side, centred, at {size} x {size} {colour} pixels"
-    )
-    attributes = {"backbone": settings["backbone"], "frames": frames}
+def _attributes(backbone, settings, category_names):
+    """Say in a file of features how they were made."""
+    stretch = "shown time, none beyond its shot" if settings["sample"] == "shots" else "shown time"
+    what = f"{settings['num_frames']} frames, the middles"
+    if backbone.window > 1:
+        clips = settings["num_frames"] // backbone.rows
+        what = f"{clips} clips of {backbone.window} frames, which lie in the middles"
+    frames = f"{what} of equal stretches of the {stretch}; {backbone.shape}"
+    attributes = dict(backbone.about) | {"backbone": backbone.name, "frames": frames}
     return attributes | ({"category_names": category_names} if category_names else {})
+
+
+def _write_data_card(report, folder, attributes):
+    with h5py.File(report.path) as file:
+        seconds, shape = file["seconds"][:], file["feats"].shape
+        labels = file["labels"][:] if "labels" in file else None
+    facts = {"videos": shape[0], "rows of a video": shape[1], "features": shape[2]}
+    facts |= {"seconds in all": float(seconds.sum()), "median seconds": float(np.median(seconds))}
+    facts |= {"folder": str(folder), "skipped files": len(report.skipped)}
+    names = attributes.get("category_names", [])
+    facts["how it was made"] = attributes | {"category_names": len(names)}
+    if labels is not None:
+        facts["videos of a category"] = dict(zip(names, labels.sum(0).tolist()))
+        facts["videos of a category"] |= {"(none)": int((~labels.any(1)).sum())}
+    facts |= {"skipped": report.skipped, "to be read again": report.unread}
+    write_card(report.path, f"Features of {folder.name}", facts)
 
 
 def _read_missing(missing, done, parts, backbone, settings):
     """Describe files, save rows in parts (`done` more are there) -> {id: why} of those unread."""
     if missing:
         parts.make_folder()  # an output that cannot be written is found before any work
-    shape = Shape(backbone.frame_size, backbone.kept, backbone.grey)
     rows, saved, unread = [], time.monotonic(), {}
     progress = tqdm(total=done + len(missing), initial=done, desc="videos", unit=" videos")
-    clips = _in_threads(lambda file: _read(file, shape, settings), missing)
+    clips = _in_threads(lambda file: _read(file, backbone, settings), missing)
     try:
         with progress:
             for described in _describe(_given(clips, unread), backbone, settings):
@@ -228,11 +270,26 @@ class _Unread(Row):
     """A file that the system did not give, which says nothing about the file."""
 
 
-def _read(file, shape, settings):
-    """Read a file -> (file, clip, thumbnails), a row that says why not, or `_Unread`."""
+def _read(file, backbone, settings):
+    """Read a file -> (file, clip, arrays of its rows), a row that says why not, or `_Unread`."""
     try:
-        clip = read_clip(file.path, settings["num_frames"], shape)
-        return file, clip, shrink(clip.frames, settings["thumbnails"])
+        cuts = find_shots(file.path).cuts if settings["sample"] == "shots" else ()
+        frames = settings["num_frames"] // backbone.rows * backbone.window
+        clip = read_clip(file.path, Sampling(frames, backbone.window, cuts), backbone.shape)
+        each = backbone.window // backbone.rows  # frames of a row, the middle one is shown
+        thumbnails = shrink(clip.frames[each // 2 :: each], settings["thumbnails"])
+        times = clip.times.reshape(-1, each)
+        shots = np.searchsorted(cuts, times[:, 0], "right").astype(np.int32)
+        return (
+            file,
+            clip,
+            {
+                "thumbnails": thumbnails,
+                "frame_times": times.mean(1),
+                "seconds": np.float32(clip.seconds),
+            }
+            | ({"shots": shots} if settings["sample"] == "shots" else {}),
+        )
     except BrokenVideo as error:
         return Row(file, reason=str(error))
     except (OSError, MemoryError) as error:
@@ -249,7 +306,7 @@ def _describe(clips, backbone, settings):
             yield [clip]
             continue
         waiting.append(clip)
-        if len(waiting) * settings["num_frames"] >= FRAMES_AT_ONCE:
+        if sum(len(clip.frames) for _, clip, _ in waiting) >= FRAMES_AT_ONCE:
             yield _rows(waiting, backbone, settings)
             waiting = []
     if waiting:
@@ -260,10 +317,9 @@ def _rows(clips, backbone, settings):
     features = backbone(np.concatenate([clip.frames for _, clip, _ in clips]))
     features = features.reshape(len(clips), settings["num_frames"], -1)
     rows = []
-    for (file, clip, thumbnails), feats in zip(clips, features):
+    for (file, clip, about), feats in zip(clips, features):
         with np.errstate(over="ignore"):  # what is too large is refused below
-            arrays = {"feats": feats.astype(np.float16), "thumbnails": thumbnails}
-        arrays |= {"frame_times": clip.times, "seconds": np.float32(clip.seconds)}
+            arrays = {"feats": feats.astype(np.float16)} | about
         if settings["views"]:
             arrays["views"] = _views(file, clip.frames, backbone, settings)
         finite = all(np.isfinite(arrays[key]).all() for key in ("feats", "views") if key in arrays)
@@ -273,7 +329,7 @@ def _rows(clips, backbone, settings):
 
 
 def _views(file, frames, backbone, settings):
-    """Augment a clip V times and describe it -> (V, T, D); the draws depend on its name alone."""
+    """Augment frames V times and describe it -> (V, T, D); the draws depend on its name alone."""
     clip = torch.from_numpy(frames).permute(0, 3, 1, 2)[None] / 255  # (1, T, C, S, S)
     views = []
     for view in range(settings["views"]):

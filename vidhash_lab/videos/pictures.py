@@ -1,15 +1,23 @@
-"""Pictures: what a decoded frame is turned into, S pixels a side, before a backbone sees it."""
+"""Pictures: what a decoded frame is turned into, S pixels a side, before a backbone sees it.
+
+The order of steps and the roundings are those of the image processors of transformers and
+torchvision: the shorter side is scaled to `resize` pixels by Pillow, the longer one is rounded
+down, and the middle S x S is cut out.
+"""
 
 import struct
 from dataclasses import dataclass
+from fractions import Fraction
 
 import av
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import Interpolation, VideoReformatter
+from PIL import Image
 
 MAX_PIXELS = 1 << 26  # of one frame, 8192 x 8192: a damaged header may claim anything
 MAX_ASPECT = 8  # longer pictures are squeezed to this before their middle is cut out
+INTERPOLATIONS = {kind.name.lower(): kind for kind in Image.Resampling}
 
 
 class BrokenVideo(ValueError):
@@ -18,11 +26,43 @@ class BrokenVideo(ValueError):
 
 @dataclass(frozen=True)
 class Shape:
-    """What frames are turned into: S x S pixels, the middle `kept` of the shorter side."""
+    """What frames are turned into: S x S pixels.
+
+    Args:
+        size: S.
+        resize: pixels of the shorter side before the middle is cut out, at least S; None for S.
+        squeeze: make the whole picture a square of `resize` pixels, whatever its sides are.
+        interpolation: "nearest", "bilinear", "bicubic", "lanczos", "box" or "hamming".
+    """
 
     size: int
-    kept: float = 1.0
+    resize: int | None = None
+    squeeze: bool = False
     grey: bool = False
+    interpolation: str = "bicubic"
+
+    def __post_init__(self):
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError(f"resize={self.resize} must be {self.size} pixels or more")
+        if self.interpolation not in INTERPOLATIONS:
+            known = ", ".join(INTERPOLATIONS)
+            raise ValueError(f"interpolation={self.interpolation!r} must be one of {known}")
+
+    def __str__(self):
+        sides = "both sides" if self.squeeze else "the shorter side"
+        scaled = f"{sides} scaled to {self.resize or self.size} pixels ({self.interpolation})"
+        return f"{scaled}, the middle {self.size} x {self.size}, {'grey' if self.grey else 'RGB'}"
+
+    def __call__(self, picture: np.ndarray, aspect: Fraction | None = None) -> np.ndarray:
+        """Scale a picture (h, w[, 3]) uint8, as wide as `aspect` times its height -> (S, S, C)."""
+        aspect = aspect or Fraction(picture.shape[1], picture.shape[0])
+        aspect = min(max(aspect, Fraction(1, MAX_ASPECT)), Fraction(MAX_ASPECT))
+        short, aspect = self.resize or self.size, Fraction(1) if self.squeeze else aspect
+        width, height = int(short * max(aspect, 1)), int(short * max(1 / aspect, 1))
+        image = Image.fromarray(np.ascontiguousarray(picture))
+        scaled = np.asarray(image.resize((width, height), INTERPOLATIONS[self.interpolation]))
+        top, left = (height - self.size) // 2, (width - self.size) // 2
+        return np.atleast_3d(scaled[top : top + self.size, left : left + self.size])
 
 
 class Fit:
@@ -30,34 +70,35 @@ class Fit:
 
     def __init__(self, stream: av.VideoStream, shape: Shape):
         self._shape, self._reformatter = shape, VideoReformatter()
-        self._pixel_aspect = float(stream.sample_aspect_ratio or 1) or 1.0
+        self._pixel_aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         if frame.width * frame.height > MAX_PIXELS:
             raise BrokenVideo(f"frames of {frame.width} x {frame.height} pixels are too large")
-        size, kind = self._shape.size, "gray" if self._shape.grey else "rgb24"
-        aspect = frame.width * self._pixel_aspect / frame.height
-        aspect = min(max(aspect, 1 / MAX_ASPECT), MAX_ASPECT)
-        short = max(size, round(size / self._shape.kept))
-        width, height = round(short * max(aspect, 1)), round(short * max(1 / aspect, 1))
+        kind = "gray" if self._shape.grey else "rgb24"
         # One thread: the threads decode different files already.
-        how = {"interpolation": Interpolation.BICUBIC, "threads": 1}
-        scaled = self._reformatter.reformat(frame, width, height, kind, **how)
-        picture = np.atleast_3d(scaled.to_ndarray())
-        top, left = (height - size) // 2, (width - size) // 2
-        return upright(picture[top : top + size, left : left + size], frame)
+        picture = self._reformatter.reformat(frame, format=kind, threads=1).to_ndarray()
+        aspect = Fraction(frame.width, frame.height) * self._pixel_aspect
+        aspect = 1 / aspect if orientation(frame)[0] else aspect
+        return self._shape(upright(picture, frame), aspect)
+
+
+def orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:
+    """Read the display matrix -> whether the axes are swapped, then the steps of y and x, +-1."""
+    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+    if matrix is None:
+        return False, 1, 1
+    # Stored x and y go to a x + c y and b x + d y on the screen.
+    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
+    turned = abs(b) + abs(c) > abs(a) + abs(d)
+    x, y = (c, b) if turned else (a, d)
+    return turned, -1 if y < 0 else 1, -1 if x < 0 else 1
 
 
 def upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
-    """Turn and mirror a picture as the display matrix of its file says."""
-    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
-    if matrix is None:
-        return picture
-    # Stored x and y go to a x + c y and b x + d y on the screen.
-    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        picture, a, d = picture.swapaxes(0, 1), c, b
-    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    """Turn and mirror a picture (h, w, …) as the display matrix of its file says."""
+    turned, y, x = orientation(frame)
+    return (picture.swapaxes(0, 1) if turned else picture)[::y, ::x]
 
 
 def shrink(frames: np.ndarray, size: int) -> np.ndarray:
