@@ -7,7 +7,8 @@ from sklearn.decomposition import PCA
 
 from vidhash_lab.checkpoints import load, save
 from vidhash_lab.data import FeatureSet
-from vidhash_lab.models.baselines import ITQ, LSH, PCAH
+from vidhash_lab.models import baselines
+from vidhash_lab.models.baselines import ITQ, LSH, PCAH, exact_pca
 from vidhash_lab.retrieval.codes import encode
 
 
@@ -32,11 +33,34 @@ def test_bits_are_signs_of_a_projection_of_centred_videos(features, method, pool
     assert (np.unpackbits(expected ^ encode(model, features)).mean()) < 1e-3
 
 
-def test_components_are_those_of_pca(features):
+def test_components_are_those_of_pca(features, monkeypatch):
+    exact = PCA(8).fit(pooled(features, "mean"))
     model = PCAH.for_dataset(features, 8).prepare(features)
-    exact = PCA(8).fit(pooled(features, "mean")).components_
-    agreement = np.abs(np.sum(exact * model.projection.numpy().T, axis=1))
+    found = model.projection.numpy().T
+    np.testing.assert_allclose(np.abs(found), np.abs(exact.components_), atol=1e-4)
+    monkeypatch.setattr(baselines, "EXACT", 19)  # one dimension less than there are
+    model = PCAH.for_dataset(features, 8).prepare(features)
+    agreement = np.abs(np.sum(exact.components_ * model.projection.numpy().T, axis=1))
     np.testing.assert_allclose(agreement, 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+@pytest.mark.parametrize("batch, count", [(100, 32), (333, 10), (2000, 96)])
+def test_pca_is_exact_whatever_the_batches_and_the_mean(batch, count, offset):
+    draw = torch.Generator().manual_seed(0)
+    scales = 0.97 ** torch.arange(96.0)
+    rows = torch.randn(2000, 96, generator=draw) * scales + offset
+    turn, _ = torch.linalg.qr(torch.randn(96, 96, generator=draw, dtype=torch.float64))
+    rows = (rows.double() @ turn).float()
+    mean, components = exact_pca(rows.split(batch), count)
+    centred = rows.double() - rows.double().mean(0)
+    _, _, axes = torch.linalg.svd(centred, full_matrices=False)
+    torch.testing.assert_close(mean.double(), rows.double().mean(0), rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(components.abs().double(), axes[:count].T.abs(), rtol=0, atol=2e-3)
+    shared = torch.linalg.svdvals(components.double().T @ axes[:count].T)  # 1: the same subspace
+    assert shared.min() > 1 - 1e-6
+    largest = components.gather(0, components.abs().argmax(0, keepdim=True))
+    assert (largest > 0).all()
 
 
 def test_itq_rotates_and_loses_less_to_the_signs(features):
@@ -62,8 +86,11 @@ def test_the_seed_decides_the_codes(features, method):
 
 
 def test_more_bits_than_components(features):
-    with pytest.raises(ValueError, match="one principal component a bit: 64 bits"):
+    message = r'one principal component a bit: 64 bits .*at most 20, or pooling="time", .* 80 dim'
+    with pytest.raises(ValueError, match=message):
         PCAH.for_dataset(features, 64).prepare(features)
+    with pytest.raises(ValueError, match=r"Take fewer bits, at most 80\.$"):
+        ITQ.for_dataset(features, 128, pooling="time").prepare(features)
     with pytest.raises(ValueError, match="pooling"):
         LSH.for_dataset(features, 16, pooling="max")
 
