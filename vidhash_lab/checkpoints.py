@@ -10,27 +10,35 @@ import inspect
 import json
 import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from vidhash_lab.data.cards import write_card
 from vidhash_lab.data.files import DataError, written_whole
 from vidhash_lab.models import METHODS
 from vidhash_lab.models.hasher import VideoHasher
+from vidhash_lab.retrieval.metrics import Evaluation
 
 
 class History(list):
     """One dict an epoch: epoch, every loss term, their sum, seconds, threads, videos a second.
 
     `prepare_seconds` is what came before the first epoch, or all the training of a method without
-    weights. What `prepare` found kept counts as long as it took when it was found.
+    weights. What `prepare` found kept counts as long as it took when it was found. `recipe` is what
+    the training was called with, and the fingerprint of its data.
     """
 
-    def __init__(self, epochs: Iterable[dict] = (), prepare_seconds: float = 0.0):
+    def __init__(
+        self,
+        epochs: Iterable[dict] = (),
+        prepare_seconds: float = 0.0,
+        recipe: Mapping | None = None,
+    ):
         super().__init__(epochs)
-        self.prepare_seconds = prepare_seconds
+        self.prepare_seconds, self.recipe = prepare_seconds, dict(recipe or {})
 
     def __repr__(self):
         return f"History({len(self)} epochs, prepared in {self.prepare_seconds:.1f} s)"
@@ -107,9 +115,32 @@ class Run:
         self.history[:] = history
 
 
-def save(model: VideoHasher, path: str | Path) -> None:
-    """Write a model's method, config and weights to `path`, to be read by `load`."""
+def save(
+    model: VideoHasher,
+    path: str | Path,
+    *,
+    history: History | None = None,
+    evaluation: Evaluation | None = None,
+) -> None:
+    """Write a model's method, config and weights to `path`, to be read by `load`.
+
+    A card beside it, `….card.md` and `.json`, says on a page what the model is; with the `history`
+    that `fit` returned also its recipe, its data and its losses, with an `evaluation` its mAP.
+    """
     _write(_model_state(model), path)
+    weights = sum(weight.numel() for weight in model.parameters())
+    facts = {"method": method_name(type(model)), "weights": weights}
+    facts["config"] = asdict(model.config)
+    if history is not None:
+        facts["recipe"] = history.recipe
+        facts["training"] = {"epochs": len(history), "seconds in all": history.seconds}
+        facts["history"] = {f"epoch {row['epoch']}": row for row in history}
+    if evaluation is None:
+        facts["measured"] = {"mAP": "not told"}
+    else:
+        found = {f"mAP@{k}": value for k, value in evaluation.map_at.items()}
+        facts["measured"] = found | {"protocol": evaluation.protocol}
+    write_card(path, f"{type(model).__name__}, {model.config.bits} bits", facts)
 
 
 def load(path: str | Path, method: type[VideoHasher] | None = None) -> VideoHasher:

@@ -102,22 +102,24 @@ def fit(
     model.warm_up()
     precision = _precision(precision, device)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)
+    recipe = {"seed": seed, "videos": len(train), "data": train.fingerprint()}
     if has_weights := any(True for _ in model.parameters()):
-        recipe = _recipe(train, epochs, batch_size, learning_rate, schedule, seed, precision)
+        recipe |= _recipe(train, epochs, batch_size, learning_rate, schedule, precision)
     device_before = model.device
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
             started = time.perf_counter()
             model.to(fabric.device).prepare(train, seed)
-            history = History(prepare_seconds=time.perf_counter() - started + model.saved_seconds)
+            seconds = time.perf_counter() - started + model.saved_seconds
+            history = History(prepare_seconds=seconds, recipe=recipe)
             if has_weights:
                 run = _begin(model, schedule, recipe, history)
                 _train(fabric, run, train, checkpoint, resume, on_epoch)
             elif checkpoint is not None:
                 if resume and Path(checkpoint).exists():
                     load(checkpoint, type(model))  # refuses the file of another method
-                save(model, checkpoint)
+                save(model, checkpoint, history=history)
         finally:
             model.to(device_before).eval()
     return history
@@ -192,7 +194,7 @@ def _check_finite(seen, names, epoch, step):
     return means
 
 
-def _recipe(train, epochs, batch_size, learning_rate, schedule, seed, precision):
+def _recipe(train, epochs, batch_size, learning_rate, schedule, precision):
     """Check and gather what a resumed run must share with the one that it continues."""
     if epochs is None:
         raise ValueError("epochs is missing: a method with weights needs passes over the videos.")
@@ -208,10 +210,7 @@ def _recipe(train, epochs, batch_size, learning_rate, schedule, seed, precision)
         "batch_size": min(int(batch_size), len(train)),
         "learning_rate": learning_rate,
         "schedule": str(StepDecay() if schedule == "step" else schedule),
-        "seed": seed,
         "precision": precision,
-        "videos": len(train),
-        "data": train.fingerprint(),
     }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from vidhash_lab.data.cards import card_paths, read_card, render_card
 from vidhash_lab.data.catalog import OWN_FILES, open_dataset
 from vidhash_lab.data.features import FeatureSet, odd_videos
 from vidhash_lab.data.released.mat_files import read_mat_labels
@@ -57,13 +58,26 @@ def report(path: str | Path, say: Callable[[str], None] = print) -> bool:
         folders = [path] if _kinds(path) else []
         if not folders and path.is_dir():
             folders = [f for f in sorted(path.iterdir()) if f.is_dir() and _kinds(f)]
+        cards = [card_paths(path)[1]] if path.is_file() else sorted(path.glob("*.card.json"))
+        cards = [card for card in cards if card.is_file()]
     except OSError as error:  # a folder that may not be read
         say(f"{path}: {error}")
         return False
-    if not folders:
+    if not folders and not cards:
         say(_nothing_at(path))
         return False
-    return all([_examine(folder, kind, say) for folder in folders for kind in _kinds(folder)])
+    well = [_examine(folder, kind, say) for folder in folders for kind in _kinds(folder)]
+    return all(well + [_show_card(card, say) for card in cards])
+
+
+def _show_card(path, say):
+    """Print the card of a file of features or of a model -> whether it can be read."""
+    lines = FolderReport(path.name, say)
+    facts = lines.attempt(read_card, path)
+    for line in render_card(facts or {}).splitlines():
+        if line:
+            lines.line(line)
+    return facts is not None
 
 
 def _kinds(path):

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from vidhash_lab.data.cards import card_paths, write_card
 from vidhash_lab.data.features import VideoDataset
 from vidhash_lab.data.files import DataError, PathLike, new_hdf5, written_whole
 from vidhash_lab.data.released.sets import PUBLISHED_SETS
+
+MADE = ("backbone", "frames", "weights", "output")  # what a file says about how it was made
 
 
 def export(dataset: VideoDataset, folder: PathLike, layout: str = "fcvid") -> list[Path]:
@@ -16,10 +19,11 @@ def export(dataset: VideoDataset, folder: PathLike, layout: str = "fcvid") -> li
 
     Features are contiguous float32 `feats` (N, T, D), labels uint8 in `.mat` files of version 5;
     several files of one set share its videos in order. Files get their final names, in place of
-    older ones, when all are written. Thumbnails, views and fine labels are left out. Raises
-    ValueError for a layout that is not in `PUBLISHED_SETS`, and `DataError` where labels that it
-    needs are missing, where it has one file for two sets and the data set has two (FCVID: query
-    and database; UCF101, HMDB51: database and training set), and for fewer videos than files.
+    older ones, when all are written; then a card, `LAYOUT.card.md` and `.json`, says what they
+    hold. Thumbnails, views and fine labels are left out. Raises ValueError for a layout that is not
+    in `PUBLISHED_SETS`, and `DataError` where labels that it needs are missing, where it has one
+    file for two sets and the data set has two (FCVID: query and database; UCF101, HMDB51: database
+    and training set), and for fewer videos than files.
     """
     from scipy.io import savemat  # here: opening a feature file needs no scipy
 
@@ -48,7 +52,19 @@ def export(dataset: VideoDataset, folder: PathLike, layout: str = "fcvid") -> li
                 temporary = stack.enter_context(written_whole(folder / file))
                 savemat(temporary, labels, appendmat=False, do_compression=True)
                 written.append(folder / file)
-    return written
+    _write_card(dataset, folder, layout, sources)
+    return [*written, *card_paths(folder / layout)]
+
+
+def _write_card(dataset, folder, layout, sources):
+    facts = {"data set": dataset.name, "fingerprint": dataset.fingerprint()}
+    facts |= {"layout": PUBLISHED_SETS[layout].title}
+    for part, source in sources.items():
+        made = {name: str(value) for name, value in source.attributes.items() if name in MADE}
+        labels = {} if source.labels is None else {"categories": source.labels.shape[1]}
+        shape = {"videos": len(source), "frames": source.num_frames, "width": source.feature_dim}
+        facts[", ".join(part.feats)] = shape | labels | made
+    write_card(folder / layout, f"{dataset.name} as {PUBLISHED_SETS[layout].title}", facts)
 
 
 def _one_source(dataset, layout, part, roles):
