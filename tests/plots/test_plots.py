@@ -55,6 +55,7 @@ def every_figure():
     results = np.stack([FRAMES] * 10)
     yield plots.film_strip(FRAMES, "a title")
     yield plots.film_strip(colour)
+    yield plots.cuts(FRAMES[:9], np.arange(9) + 0.5, np.arange(90) / 10, np.ones(90), [3.0, 7.0])
     yield plots.masked_views(FRAMES, MASKED)
     yield plots.masked_views(FRAMES, MASKED, ["one", "two"])
     yield plots.reconstruction(FRAMES, MASKED[0], FRAMES)

@@ -10,6 +10,7 @@ from vidhash_lab.plots.code_space import (
 )
 from vidhash_lab.plots.retrieval import precision_recall, radius_curves, within_radius
 from vidhash_lab.plots.strips import (
+    cuts,
     film_strip,
     film_strips,
     gates,

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from vidhash_lab.plots.style import BLUE, COLOURS, GREY, RED, WIDTH, new_figure
+from vidhash_lab.plots.style import BLUE, COLOURS, GREY, RED, WIDTH, finish, new_figure
 
 
 def film_strip(frames: np.ndarray, title: str = "") -> Figure:
@@ -85,6 +85,32 @@ def scenes(frames: np.ndarray, rows: Mapping[str, Sequence[int]]) -> Figure:
         axis.imshow(colours, extent=(0, len(frames), 0, 1), aspect="auto", interpolation="nearest")
         axis.set_axis_off()
         _label(axis, label)
+    return figure
+
+
+def cuts(
+    frames: np.ndarray,
+    frame_times: np.ndarray,
+    times: np.ndarray,
+    changes: np.ndarray,
+    cuts: np.ndarray,
+) -> Figure:
+    """Draw how much a film's frames change (F,) at `times` (F,) seconds, and where it cuts.
+
+    Above is the strip of the frames (T, h, w) that were taken of it, at `frame_times` (T,), which
+    are the dots below; a dashed line is a cut.
+    """
+    figure = new_figure(2.6)
+    strip, axis = figure.subplots(2, height_ratios=[WIDTH / len(frames), 1.6])
+    _draw_strip(strip, frames)
+    axis.plot(times, changes, color=GREY, lw=1)
+    for cut in cuts:
+        axis.axvline(cut, color=RED, ls="--", lw=1.2)
+    axis.plot(frame_times, np.zeros(len(frame_times)), "o", color=BLUE, ms=5, clip_on=False)
+    axis.set_xlim(0, max(times[-1], frame_times[-1]))
+    axis.set_ylim(bottom=0)
+    finish(axis, "seconds", "change of a pixel, of 255")
+    axis.set_title(f"{len(cuts)} cuts (dashed), {len(frames)} frames taken (dots)", fontsize=11)
     return figure
 
 

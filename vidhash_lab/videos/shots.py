@@ -1,9 +1,9 @@
 """Shots: where a film cuts from one scene to another, found from small pictures of all its frames.
 
 A cut is a sudden change among calm ones: the mean change of a pixel from the frame before is large
-in itself, and several times that of the frames around it. A camera that moves changes every frame,
-a flash changes two: neither is a cut. Fades and dissolves are not found. (The rule is that of
-PySceneDetect's adaptive detector, on pictures of 32 x 32 pixels.)
+in itself, and twice that of each of the frames around it. A camera that moves changes every frame,
+a flash changes two: neither is a cut. Fades and dissolves are not found. (PySceneDetect's adaptive
+detector compares with the mean of the same four neighbours, and takes a flash for two cuts.)
 
 F frames.
 """
@@ -17,7 +17,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from vidhash_lab.videos.decoding import frame_times
 
 SMALL = 32  # pixels a side of the pictures that are compared
-LEAST_CHANGE, TIMES_NEIGHBOURS = 12.0, 3.0  # of 255; of the mean of the two frames on each side
+LEAST_CHANGE, TIMES_NEIGHBOURS = 12.0, 2.0  # of 255; of any of the two frames on each side
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,5 +46,7 @@ def find_shots(path: str | Path) -> Shots:
 def find_cuts(changes: np.ndarray) -> np.ndarray:
     """Number the frames (F,) at which shots begin, by how much each changes from the one before."""
     padded = np.pad(changes, 2)
-    around = sum(padded[2 + step : len(padded) - 2 + step] for step in (-2, -1, 1, 2)) / 4
-    return np.flatnonzero((changes >= LEAST_CHANGE) & (changes >= TIMES_NEIGHBOURS * around))
+    around = [padded[2 + step : len(padded) - 2 + step] for step in (-2, -1, 1, 2)]
+    return np.flatnonzero(
+        (changes >= LEAST_CHANGE) & (changes >= TIMES_NEIGHBOURS * np.max(around, 0))
+    )
