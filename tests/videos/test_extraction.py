@@ -417,3 +417,24 @@ def test_the_lock_is_free_after_an_error(folder, tmp_path):
         extract(folder, tmp_path / "out.h5", 5, lambda frames: frames.sum())
     with locked(tmp_path / "out.h5"):
         pass
+
+
+def test_shards_are_the_whole(folder, tmp_path, capsys):
+    (folder / "b/broken.mp4").write_bytes(b"words")
+    whole = extract(folder, tmp_path / "whole.h5", 5, MEANS, "folders")
+    shards = [tmp_path / f"shard-{i}.h5" for i in range(3)]
+    reports = [
+        extract(folder, path, 5, MEANS, "folders", shard=(i, 3)) for i, path in enumerate(shards)
+    ]
+    assert [report.videos for report in reports] == [2, 1, 2]
+    assert {k: v for report in reports for k, v in report.skipped.items()} == whole.skipped
+    together, alone = FeatureSet(shards), FeatureSet(tmp_path / "whole.h5")
+    assert together.video_ids.tolist() == alone.video_ids.tolist()
+    rows = np.arange(len(alone))
+    assert torch.equal(together.rows(rows), alone.rows(rows))
+    assert np.array_equal(together.labels, alone.labels)
+    main([str(folder), str(tmp_path / "again.h5"), "--backbone", "digits", "--shard", "2", "3"])
+    assert FeatureSet(tmp_path / "again.h5").video_ids.tolist() == alone.video_ids.tolist()[3:]
+    for odd in ((3, 3), (-1, 3), (0, 0), (0, 7)):
+        with pytest.raises(ValueError, match=r"must be \(i, n\), i from 0"):
+            extract(folder, tmp_path / "odd.h5", 5, MEANS, shard=odd)

@@ -26,9 +26,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--thumbnails", type=int, default=64)
     parser.add_argument("--num-views", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shard", type=int, nargs=2, metavar=("I", "N"), help="one part")
     parser.add_argument("--retry-skipped", action="store_true", help="read skipped files again")
     options = vars(parser.parse_args(arguments))
-    output = options.pop("output")
+    output, options["shard"] = options.pop("output"), options["shard"] and tuple(options["shard"])
     try:
         if output:
             options["backbone"] = open_backbone(options["backbone"], output=output)

@@ -72,6 +72,7 @@ def extract(
     num_views: int = 0,
     seed: int = 0,
     device: str = "auto",
+    shard: tuple[int, int] | None = None,
     retry_skipped: bool = False,
 ) -> ExtractionReport:
     """Describe every video below `folder` by T rows of D features: writes the HDF5 file `out`.
@@ -90,26 +91,24 @@ def extract(
         labels: "folders", a CSV file with columns `video` and `label`, or None.
         thumbnails: pixels a side of the stored pictures, at most what the backbone sees.
         num_views: V augmented renderings of each video, for CHAIN; `seed` is theirs.
+        shard: (i, n), the i-th of n equal parts of the sorted list alone, i from 0 on: each into
+            its own file, by processes that need not know of each other. `FeatureSet` takes the
+            files of all as one set.
         retry_skipped: also read files again that an earlier run has skipped.
 
     Raises `DataError`, ValueError and FileNotFoundError for what concerns the whole run, before it
     begins, `DataError` when no file is a video, and OSError when the system does not give several
     files in a row; run again then, nothing is lost.
     """
+    _check_arguments(num_frames, thumbnails, num_views, sample)
     folder, out = Path(folder), Path(out)
-    num_frames = _at_least(1, "num_frames", num_frames)
-    thumbnails = _at_least(1, "thumbnails", thumbnails)
-    num_views = _at_least(0, "num_views", num_views)
-    if sample not in SAMPLES:
-        raise ValueError(f"sample={sample!r} must be one of {', '.join(SAMPLES)}")
     files = list_videos(folder)
+    mine = _share(files, shard)
     label_rows, category_names = None, []
     if labels is not None:
         label_rows, category_names = read_video_labels(labels, [file.id for file in files])
-    backbone = open_backbone(backbone, device)
-    if num_frames % backbone.rows:
-        rows = f"{backbone.rows} rows that the backbone gives for a clip"
-        raise ValueError(f"num_frames={num_frames} must be a multiple of the {rows}")
+        label_rows = label_rows[mine]
+    files, backbone = files[mine], open_backbone(backbone, device)
     settings = _settings(backbone, num_frames, sample, thumbnails, num_views, seed)
     with locked(out) as unwritable:
         parts = Parts(out, settings, unwritable)
@@ -136,6 +135,9 @@ def extract(
 
 def _settings(backbone, num_frames, sample, thumbnails, num_views, seed):
     """Name all that rows depend on: a run goes on with a file of the same settings only."""
+    if num_frames % backbone.rows:
+        rows = f"{backbone.rows} rows that the backbone gives for a clip"
+        raise ValueError(f"num_frames={num_frames} must be a multiple of the {rows}")
     shape = backbone.shape
     return dict(backbone.about) | {
         "backbone": backbone.name,
@@ -146,18 +148,30 @@ def _settings(backbone, num_frames, sample, thumbnails, num_views, seed):
         "grey": shape.grey,
         "window": backbone.window,
         "rows": backbone.rows,
-        "num_frames": num_frames,
+        "num_frames": int(num_frames),
         "sample": sample,
-        "thumbnails": min(thumbnails, backbone.frame_size),
-        "views": num_views,  # named so in the files that earlier versions have written
+        "thumbnails": min(int(thumbnails), backbone.frame_size),
+        "views": int(num_views),  # named so in the files that earlier versions have written
         "seed": seed if num_views else None,
     }
 
 
-def _at_least(least, name, value):
-    if not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name}={value!r} must be a whole number from {least} on")
-    return int(value)
+def _share(files, shard):
+    """Return the slice of the list that a shard (i, n) reads."""
+    number, count = (0, 1) if shard is None else shard
+    if not 0 <= number < count <= len(files):
+        there = f"{count} parts of {len(files)} files"
+        raise ValueError(f"shard={shard} must be (i, n), i from 0 to n - 1; there are {there}")
+    return slice(number * len(files) // count, (number + 1) * len(files) // count)
+
+
+def _check_arguments(num_frames, thumbnails, num_views, sample):
+    least = {"num_frames": (num_frames, 1), "thumbnails": (thumbnails, 1)}
+    for name, (value, first) in (least | {"num_views": (num_views, 0)}).items():
+        if not isinstance(value, Integral) or value < first:
+            raise ValueError(f"{name}={value!r} must be a whole number from {first} on")
+    if sample not in SAMPLES:
+        raise ValueError(f"sample={sample!r} must be one of {', '.join(SAMPLES)}")
 
 
 def list_videos(folder: Path) -> list[VideoFile]:
