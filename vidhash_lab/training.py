@@ -117,12 +117,17 @@ def fit(
                 run = _begin(model, schedule, recipe, history)
                 _train(fabric, run, train, checkpoint, resume, on_epoch)
             elif checkpoint is not None:
-                if resume and Path(checkpoint).exists():
-                    load(checkpoint, type(model))  # refuses the file of another method
-                save(model, checkpoint, history=history)
+                _write_prepared(model, history, checkpoint, resume)
         finally:
             model.to(device_before).eval()
     return history
+
+
+def _write_prepared(model, history, checkpoint, resume):
+    """Write a method without weights, but not in place of a file of another method."""
+    if resume and Path(checkpoint).exists():
+        load(checkpoint, type(model))
+    save(model, checkpoint, history=history)
 
 
 def _train(fabric, run, train, checkpoint, resume, on_epoch):
