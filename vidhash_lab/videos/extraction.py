@@ -112,14 +112,7 @@ def extract(
     settings = _settings(backbone, num_frames, sample, thumbnails, num_views, seed)
     with locked(out) as unwritable:
         parts = Parts(out, settings, unwritable)
-        missing = parts.missing(files, retry_skipped)
-        unread = _read_missing(missing, len(files) - len(missing), parts, backbone, settings)
-        lost = [file.id for file in parts.missing(files) if file.id not in unread]
-        if lost:
-            raise OSError(
-                f"{parts.folder}: rows of {len(lost)} videos, {lost[0]} among them, were written "
-                "and then removed by something else. Run again: they are read anew."
-            )
+        unread = _read_missing(files, parts, backbone, settings, retry_skipped)
         attributes = _attributes(backbone, settings, category_names)
         skipped = parts.assemble(files, attributes, label_rows)
     without = skipped | unread
@@ -231,13 +224,25 @@ def _write_data_card(report, folder, attributes):
     write_card(report.path, f"Features of {folder.name}", facts)
 
 
-def _read_missing(missing, done, parts, backbone, settings):
-    """Describe files, save rows in parts (`done` more are there) -> {id: why} of those unread."""
+def _read_missing(files, parts, backbone, settings, retry_skipped):
+    """Describe the files that have no rows yet, save these in parts -> {id: why} of those unread."""
+    missing = parts.missing(files, retry_skipped)
+    unread = _read(missing, len(files) - len(missing), parts, backbone, settings)
+    lost = [file.id for file in parts.missing(files) if file.id not in unread]
+    if lost:
+        raise OSError(
+            f"{parts.folder}: rows of {len(lost)} videos, {lost[0]} among them, were written and "
+            "then removed by something else. Run again: they are read anew."
+        )
+    return unread
+
+
+def _read(missing, done, parts, backbone, settings):
     if missing:
         parts.make_folder()  # an output that cannot be written is found before any work
     rows, saved, unread = [], time.monotonic(), {}
     progress = tqdm(total=done + len(missing), initial=done, desc="videos", unit=" videos")
-    clips = _in_threads(lambda file: _read(file, backbone, settings), missing)
+    clips = _in_threads(lambda file: _read_file(file, backbone, settings), missing)
     try:
         with progress:
             for described in _describe(_given(clips, unread), backbone, settings):
@@ -284,7 +289,7 @@ class _Unread(Row):
     """A file that the system did not give, which says nothing about the file."""
 
 
-def _read(file, backbone, settings):
+def _read_file(file, backbone, settings):
     """Read a file -> (file, clip, arrays of its rows), a row that says why not, or `_Unread`."""
     try:
         cuts = find_shots(file.path).cuts if settings["sample"] == "shots" else ()
