@@ -225,7 +225,7 @@ def _write_data_card(report, folder, attributes):
 
 
 def _read_missing(files, parts, backbone, settings, retry_skipped):
-    """Describe the files that have no rows yet, save these in parts -> {id: why} of those unread."""
+    """Describe the files that have no rows, save these in parts -> {id: why} of those unread."""
     missing = parts.missing(files, retry_skipped)
     unread = _read(missing, len(files) - len(missing), parts, backbone, settings)
     lost = [file.id for file in parts.missing(files) if file.id not in unread]
