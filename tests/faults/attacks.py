@@ -208,23 +208,35 @@ def extract(folder, out, backbone="digits"):
         return extraction.extract(folder, out, 4, backbone, thumbnails=8)
 
 
-def rows_of(out):
-    """Digest a feature file: names, features, thumbnails, times."""
-    with h5py.File(out) as file:
-        names = file["video_ids"].asstr()[:].astype("U")
-        return digest(names, *(file[key][:] for key in ("feats", "thumbnails", "frame_times")))
+def extract_shards(folder, outs):
+    """Extract the films in as many shards as there are names, one after the other."""
+    with patch.multiple(extraction, SAVE_VIDEOS=2, FRAMES_AT_ONCE=1):
+        for number, out in enumerate(outs):
+            shard = number, len(outs)
+            extraction.extract(folder, out, 4, "digits", thumbnails=8, shard=shard)
 
 
-def killed_extraction(folder, out, expected, seconds, rng):
-    """Kill an extraction at a random moment, twice, let it end -> what came of it."""
-    out.unlink(missing_ok=True)
+def rows_of(*outs):
+    """Digest feature files as one: names, features, thumbnails, times."""
+    keys, found = ("feats", "thumbnails", "frame_times"), []
+    for out in outs:
+        with h5py.File(out) as file:
+            names = file["video_ids"].asstr()[:].astype("U10")
+            found.append([names, *(file[key][:] for key in keys)])
+    return digest(*(np.concatenate(arrays) for arrays in zip(*found)))
+
+
+def killed_extraction(folder, outs, expected, seconds, rng):
+    """Kill an extraction in shards at a random moment, twice, let it end -> what came of it."""
+    for out in outs:
+        out.unlink(missing_ok=True)
     for _ in range(2):
-        in_child(extract, folder, out, kill_after=rng.uniform(0, seconds))
-    if in_child(extract, folder, out) != 0:
+        in_child(extract_shards, folder, outs, kill_after=rng.uniform(0, seconds))
+    if in_child(extract_shards, folder, outs) != 0:
         return "did not go on"
-    if out.with_name(out.name + ".parts").exists():
+    if any(out.with_name(out.name + ".parts").exists() for out in outs):
         return "parts left behind"
-    return outcome(lambda: rows_of(out), expected)
+    return outcome(lambda: rows_of(*outs), expected)
 
 
 def vanished_output(films, out, expected, rng):

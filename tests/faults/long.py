@@ -17,7 +17,7 @@ os.environ["TQDM_DISABLE"] = "1"
 import attacks
 import numpy as np
 
-ATTACKS = "kills", "damage", "disks", "builders", "vanishing"
+ATTACKS = "trainings", "extractions", "damage", "disks", "builders", "vanishing"
 
 
 def main():
@@ -41,8 +41,10 @@ def main():
             print(f"{what}: {dict(here)}, {time.perf_counter() - started:.0f} s", flush=True)
 
     with attacks.one_thread(), tempfile.TemporaryDirectory() as folder:
-        if "kills" in options.only:
-            kills(Path(folder), options.kills // 2, rng, count)
+        if "trainings" in options.only:
+            kill_trainings(Path(folder), options.kills // 2, rng, count)
+        if "extractions" in options.only:
+            kill_extractions(Path(folder), options.kills // 2, rng, count)
         if "damage" in options.only:
             for name, piece in attacks.PIECES.items():
                 for how, damage in attacks.DAMAGES.items():
@@ -60,8 +62,8 @@ def main():
     return int(bool(found.keys() - {"same", "refused"}))
 
 
-def kills(folder, times, rng, count):
-    """Kill trainings and extractions, each twice; fill the disk of trainings."""
+def kill_trainings(folder, times, rng, count):
+    """Kill trainings, each twice; fill their disk."""
     data, checkpoint = attacks.training_set(folder), folder / "run.pt"
     seconds = attacks.took(attacks.train, data, checkpoint)
     run = data, checkpoint, attacks.weights_of(checkpoint)
@@ -70,11 +72,16 @@ def kills(folder, times, rng, count):
     count("trainings, killed twice each", killed)
     full = (attacks.full_disk_in_training(*run, int(size)) for size in sizes)
     count("the disk full, trainings", full)
-    run = attacks.films(folder), folder / "out.h5"
-    seconds = attacks.took(attacks.extract, *run)
-    expected = attacks.rows_of(run[1])
-    killed = (attacks.killed_extraction(*run, expected, seconds, rng) for _ in range(times))
-    count("extractions, killed twice each", killed)
+
+
+def kill_extractions(folder, times, rng, count):
+    """Kill extractions into one file and in shards, each twice."""
+    for shards in (1, 3):
+        run = attacks.films(folder), [folder / f"out-{i}-of-{shards}.h5" for i in range(shards)]
+        seconds = attacks.took(attacks.extract_shards, *run)
+        expected = attacks.rows_of(*run[1])
+        killed = (attacks.killed_extraction(*run, expected, seconds, rng) for _ in range(times))
+        count(f"extractions in {shards} files, killed twice each", killed)
 
 
 def vanishing(folder, rng, count):

@@ -33,12 +33,14 @@ def test_killed_trainings_go_on_bit_for_bit(tmp_path, rng):
         assert attacks.killed_training(data, checkpoint, expected, seconds, rng) == "same"
 
 
-def test_killed_extractions_lose_and_double_nothing(tmp_path, rng):
-    folder, out = attacks.films(tmp_path), tmp_path / "out.h5"
-    seconds = attacks.took(attacks.extract, folder, out)
-    expected = attacks.rows_of(out)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_killed_extractions_lose_and_double_nothing(tmp_path, rng, shards):
+    folder, outs = attacks.films(tmp_path), [tmp_path / f"out-{i}.h5" for i in range(shards)]
+    attacks.extract(folder, tmp_path / "whole.h5")
+    expected = attacks.rows_of(tmp_path / "whole.h5")
+    seconds = attacks.took(attacks.extract_shards, folder, outs)
     for _ in range(3):
-        assert attacks.killed_extraction(folder, out, expected, seconds, rng) == "same"
+        assert attacks.killed_extraction(folder, outs, expected, seconds, rng) == "same"
 
 
 def test_a_full_disk_ends_a_training_that_can_go_on(tmp_path):
