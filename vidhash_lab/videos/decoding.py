@@ -4,8 +4,8 @@ The timeline is what a player shows: it is cut into T equal stretches, and of ea
 screen in its middle is taken; where shots are told apart, no stretch goes beyond its shot. A list
 of the packets, which costs no decoding, tells when every frame is shown. Decoding starts at the key
 frame before a wanted frame and ends with the last wanted one that depends on it; each seek is
-checked against the list. Where that cannot be exact (no time stamps, a seek that lands elsewhere),
-all frames are decoded in order.
+checked against the list. Where that cannot be exact (no time stamps, a seek that lands elsewhere, a
+beginning that cannot be decoded), all frames are decoded in order.
 """
 
 from bisect import bisect_right
@@ -172,8 +172,8 @@ class _Packets:
 
 
 def _list_packets(path, container):
-    packets, most = [], _most_frames(path)
-    for p in container.demux(container.streams.best("video")):
+    packets, most, stream = [], _most_frames(path), container.streams.best("video")
+    for p in container.demux(stream):
         if p.size:
             packets.append((p.pts, p.size, p.is_keyframe, p.is_discard, p.duration))
         if len(packets) > most:
@@ -186,6 +186,12 @@ def _list_packets(path, container):
     shown.sort(key=lambda place: pts[place])
     times = [pts[place] for place in shown]
     if not times or len(set(times)) < len(times) or keys[:1] != [0]:
+        raise _NotExact
+    # Frames shown before the first key frame depend on what was cut off: decoders leave them out.
+    if times[0] < pts[0]:
+        raise _NotExact
+    # AVI, ASF and MXF may give the times of decoding, which only rise, for those of display.
+    if stream.codec_context.has_b_frames and list(pts) == sorted(pts):
         raise _NotExact
     if len(times) == 1:
         raise BrokenVideo(ONE_FRAME)
