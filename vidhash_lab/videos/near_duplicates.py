@@ -75,7 +75,7 @@ def near_duplicates(
             copy.rename(films / f"{place}.mp4")  # sorted names keep the order of `VARIANTS`
     features = folder / "features.h5"
     report = extract(folder / "films", features, model.config.num_frames, backbone)
-    if report.skipped:
+    if report.skipped or report.unread:
         raise ValueError(f"not every video can be used: {report}")
     codes = encode(model, FeatureSet(features))
     return _compare(codes.reshape(len(videos), 1 + len(VARIANTS), -1), features)
