@@ -8,6 +8,9 @@ checked against the list. Where that cannot be exact (no time stamps, a seek tha
 beginning that cannot be decoded), all frames are decoded in order.
 """
 
+import errno
+import os
+import stat
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -86,17 +89,22 @@ def read_clip(path: str | Path, sampling: Sampling | int, shape: Shape, seek: bo
     `seek=False` decodes every frame, for the same clip. `BrokenVideo` says what is wrong with it.
     """
     sampling = Sampling(sampling) if isinstance(sampling, int) else sampling
-    if Path(path).stat().st_size == 0:
-        raise BrokenVideo("the file is empty")
     try:
         return _read(path, sampling, shape, seek)
     except BrokenVideo:
-        # ffmpeg calls damage an error of the system, and the other way round: where every byte can
-        # be read and ffmpeg fails again, it is damage.
-        with open(path, "rb") as file:
-            while file.read(1 << 20):
-                pass
+        _read_bytes(path)
         return _read(path, sampling, shape, seek)
+
+
+def _read_bytes(path):
+    """Read a file for the system's errors, which ffmpeg does not tell from damage.
+
+    Where every byte can be read and ffmpeg fails again, it is damage.
+    """
+    _check_kind(path)
+    with open(path, "rb") as file:
+        while file.read(1 << 20):
+            pass
 
 
 def _read(path, sampling, shape, seek):
@@ -107,8 +115,20 @@ def _read(path, sampling, shape, seek):
     return _read_all(path, sampling, shape)
 
 
+def _check_kind(path):
+    """Refuse what is no file, or an empty one, unopened: to open a pipe is to wait for a writer."""
+    about = os.stat(path)
+    if stat.S_ISDIR(about.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(about.st_mode):
+        raise BrokenVideo("a pipe, a socket or a device, not a file")
+    if about.st_size == 0:
+        raise BrokenVideo("the file is empty")
+
+
 @contextmanager
 def _open(path):
+    _check_kind(path)
     try:
         # "file:" keeps a colon in a name from being taken for a protocol.
         container = av.open(f"file:{path}", metadata_errors="replace", options=OPTIONS)
@@ -290,7 +310,11 @@ def frame_times(
     path: str | Path, see: Callable[[av.VideoFrame], None] | None = None
 ) -> list[float]:
     """Return when each frame of a video is shown, in seconds from the first; `see` sees each."""
-    times, _, unit = _shown(path, see)
+    try:
+        times, _, unit = _shown(path, see)
+    except BrokenVideo:
+        _read_bytes(path)
+        raise
     return [float((time - times[0]) * unit) for time in times]
 
 

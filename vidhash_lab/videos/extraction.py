@@ -1,14 +1,17 @@
 """A folder of videos becomes a feature file: decoded, described by a backbone, written in parts.
 
-A stopped run goes on where it was. A file that is no usable video is skipped, and the report says
-why; one that the system did not give (no permission, no memory) is tried again by the next run.
+A stopped run goes on where it was. What is no usable video, be it a file, a folder or a pipe, is
+skipped, and the report says why; a file that the system did not give (no permission, no memory), or
+that vanished or changed while it was read, is tried again by the next run.
 
 T rows of features a video, each of a frame, or of frames of a clip; S pixels a side, C channels,
 D features, V views, N videos.
 """
 
+import errno
 import hashlib
 import os
+import stat
 import time
 from collections import deque
 from collections.abc import Callable
@@ -44,7 +47,7 @@ MOST_UNREAD = 3  # files in a row that the system does not give: then it is not 
 
 @dataclass(frozen=True)
 class ExtractionReport:
-    """What became of the folder; `unread` are files that the system did not give this time."""
+    """What became of the folder; `unread` were not given by the system, or changed meanwhile."""
 
     path: Path
     videos: int
@@ -168,32 +171,45 @@ def _check_arguments(num_frames, thumbnails, num_views, sample):
 
 
 def list_videos(folder: Path) -> list[VideoFile]:
-    """List the video files below a folder, by their endings, sorted; hidden ones are left out."""
+    """List what ends as video files do below a folder, sorted; what is hidden is left out."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of videos.")
     files = {}
     for path in _walk(folder):
-        if path.suffix.lower() in ENDINGS and path.is_file():
+        if path.suffix.lower() in ENDINGS:
             # Names that are no UTF-8 are written with escapes.
             id = path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
             if id in files:
                 raise DataError(f"{folder}: two files have the name {id!r}. Rename one of them.")
-            about = path.stat()
-            files[id] = VideoFile(id, path, about.st_size, about.st_mtime_ns)
+            files[id] = VideoFile(id, path, *_state(path))
     if not files:
         raise DataError(f"{folder}: no file ends in {', '.join(sorted(ENDINGS))}.")
     return [files[id] for id in sorted(files)]
 
 
+def _state(path):
+    """Return the bytes and the time of a file, which tell whether it changed; zeros of no file."""
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    except OSError:
+        if path.is_symlink():  # in a circle, or to where nothing may be read
+            return 0, 0
+        raise
+    return (about.st_size, about.st_mtime_ns) if stat.S_ISREG(about.st_mode) else (0, 0)
+
+
 def _walk(folder):
-    """Yield the paths of files that are not hidden; a folder that cannot be read is an error."""
+    """Yield all paths that are not hidden; a folder that cannot be read is an error."""
 
     def fail(error):
         raise error
 
     for inside, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(inside, name) for name in names if not name.startswith("."))
+        names = [*folders, *(name for name in names if not name.startswith("."))]
+        yield from (Path(inside, name) for name in names)
 
 
 def _attributes(backbone, settings, category_names):
@@ -261,11 +277,13 @@ def _given(clips, unread):
     """Yield what was read, note in `unread` what was not, and fail after several of these."""
     in_a_row = 0
     for clip in clips:
-        in_a_row = in_a_row + 1 if isinstance(clip, _Unread) else 0
-        if not in_a_row:
+        if not isinstance(clip, _Unread):
+            in_a_row = 0
             yield clip
             continue
         unread[clip.file.id] = clip.reason
+        # A file that changed says nothing about the others, unless all of them are gone.
+        in_a_row += not (isinstance(clip, _Changed) and any(clip.file.folder.glob("*")))
         if in_a_row == MOST_UNREAD:
             last = "; ".join(f"{id}: {why}" for id, why in list(unread.items())[-MOST_UNREAD:])
             problem = f"{MOST_UNREAD} files in a row could not be read: {last}"
@@ -289,7 +307,23 @@ class _Unread(Row):
     """A file that the system did not give, which says nothing about the file."""
 
 
+class _Changed(_Unread):
+    """A file that is gone or another one than it was when the run began."""
+
+
 def _read_file(file, backbone, settings):
+    """Read a file as it was listed -> what `_read_now` gives, `_Unread` or `_Changed`."""
+    read = _read_now(file, backbone, settings)
+    try:
+        if _state(file.path) == (file.size, file.modified):
+            return read
+    except OSError as error:
+        return _Unread(file, reason=error.strerror or str(error))
+    why = read.reason if isinstance(read, _Unread) else "changed while it was read"
+    return _Changed(file, reason=why)
+
+
+def _read_now(file, backbone, settings):
     """Read a file -> (file, clip, arrays of its rows), a row that says why not, or `_Unread`."""
     try:
         cuts = find_shots(file.path).cuts if settings["sample"] == "shots" else ()
@@ -311,7 +345,12 @@ def _read_file(file, backbone, settings):
         )
     except BrokenVideo as error:
         return Row(file, reason=str(error))
+    except IsADirectoryError:
+        return Row(file, reason="a folder, not a file")
     except (OSError, MemoryError) as error:
+        is_lost = getattr(error, "errno", None) in (errno.ENOENT, errno.ELOOP)
+        if is_lost and file.path.is_symlink():
+            return Row(file, reason="a link that leads nowhere")
         why = getattr(error, "strerror", None) or f"{type(error).__name__} {error}"
         return _Unread(file, reason=why)
     except Exception as error:  # whatever one file raises, the others go on

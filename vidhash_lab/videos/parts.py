@@ -47,6 +47,11 @@ class VideoFile:
         """What tells a file from others and from its own earlier states."""
         return self.id, self.size, self.modified
 
+    @property
+    def folder(self) -> Path:
+        """The folder within which `id` is the path."""
+        return self.path.parents[self.id.count("/")]
+
 
 @dataclass(frozen=True)
 class Row:
