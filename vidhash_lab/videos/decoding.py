@@ -32,6 +32,7 @@ FORMATS = (
     "ogg rm webm wtv"
 )
 OPTIONS = {"format_whitelist": FORMATS.replace(" ", ","), "protocol_whitelist": "file"}
+DECODING_TIMES = ("avi", "asf", "mxf")
 SKIPPABLE = ("h264", "hevc")  # codecs that can leave out a frame that no other depends on
 
 
@@ -210,8 +211,9 @@ def _list_packets(path, container):
     # Frames shown before the first key frame depend on what was cut off: decoders leave them out.
     if times[0] < pts[0]:
         raise _NotExact
-    # AVI, ASF and MXF may give the times of decoding, which only rise, for those of display.
-    if stream.codec_context.has_b_frames and list(pts) == sorted(pts):
+    # These formats may give the times of decoding, which only rise, for those of display.
+    rises = container.format.name in DECODING_TIMES and list(pts) == sorted(pts)
+    if rises and stream.codec_context.has_b_frames:
         raise _NotExact
     if len(times) == 1:
         raise BrokenVideo(ONE_FRAME)
