@@ -3,7 +3,8 @@
 A feature file holds `feats` (N, T, D) in float16 or float32 and, where they are known, `labels`
 (N, C) and `fine_labels` (N, C'), multi-hot, `thumbnails` (N, T, h, w[, 3]) uint8, `video_ids` (N,)
 text, and `views` (N, V, T, D), the features of V augmented renderings of each. Several files in a
-row can be one set, as YFCC's nine. Nothing is read whole unless `in_memory=True` asks for it.
+row can be one set, as YFCC's nine. Nothing is read whole unless `in_memory=True` asks for it. A set
+pickles to its paths and options, and opens its files where it arrives.
 
 N videos in a set, T frames per video, D feature width, B videos in a batch, C categories, V views.
 """
@@ -39,6 +40,8 @@ class FeatureSet:
         views: HDF5 file or files that hold the `views`, in place of the files' own.
         in_memory: read all features and views now, in the type they are stored in.
 
+    `feature_set[a:b]` is a set of these videos alone, over the same open files. Pickled, a set of
+    either kind is paths and options (and `labels` that were given), no open file and no row of it.
     Raises FileNotFoundError, and `DataError` for whatever does not fit.
     """
 
@@ -51,14 +54,59 @@ class FeatureSet:
         views: Paths | None = None,
         in_memory: bool = False,
     ):
-        self.features = Rows(paths, "feats", in_memory)
+        self._open(paths, labels, classes, views, in_memory)
+
+    def _open(self, paths, labels, classes, views, in_memory, block=None, whole=None):
+        """Open the files, or a block (a, b) of their rows, for features that are `whole` if known.
+
+        What pickling needs stays in `_options`; labels that were given are those of the block.
+        """
+        self.features = Rows(paths, "feats", in_memory, block)
         self.paths = self.features.paths
+        if whole not in (None, self.features.whole):
+            raise DataError(
+                f"{self.paths[0]}: `feats` are (N, T, D) = {self.features.whole} here, but were "
+                f"{whole} where this set comes from. Let all processes see the same files."
+            )
+        self._options = {"in_memory": in_memory, "block": block, "classes": classes}
+        self._given = {"labels": labels is not None, "views": views is not None}
         with refusing_damage(self.paths[0]), h5py.File(self.paths[0]) as file:
             self.attributes = dict(file.attrs)
         self.labels = self._labels("labels", labels, classes)
         self.fine_labels = self._labels("fine_labels")
         self.thumbnails = self._own_rows("thumbnails")
         self.views = self._open_views(views, in_memory)
+
+    def __getstate__(self):
+        given = self._given
+        return self._options | {
+            "paths": [path.absolute() for path in self.paths],
+            "views": [path.absolute() for path in self.views.paths] if given["views"] else None,
+            "labels": self.labels if given["labels"] else None,
+            "classes": None if given["labels"] else self._options["classes"],
+            "whole": self.features.whole,
+        }
+
+    def __setstate__(self, state):
+        self._open(**state)
+
+    def __getitem__(self, block: slice) -> "FeatureSet":
+        if not isinstance(block, slice) or block.step not in (None, 1):
+            raise TypeError(f"[{block}]: a block of videos is [a:b]; `rows` reads any of them")
+        start, stop, _ = block.indices(len(self))
+        if start >= stop:
+            raise ValueError(f"[{block.start}:{block.stop}] of {self}: no video is in it")
+        part = object.__new__(type(self))
+        part.__dict__ |= self.__dict__
+        for name in ("features", "thumbnails", "views"):
+            if (rows := getattr(self, name)) is not None:
+                setattr(part, name, rows.block(start, stop))
+        for name in ("labels", "fine_labels"):
+            if (rows := getattr(self, name)) is not None:
+                setattr(part, name, rows[start:stop])
+        first = part.features.first
+        part._options = self._options | {"block": (first, first + len(part))}
+        return part
 
     def __len__(self):
         return len(self.features)
@@ -146,14 +194,17 @@ class FeatureSet:
                 warnings.warn(f"{found}, {where}", stacklevel=2)
 
     def _open_views(self, paths, in_memory):
-        views = Rows(paths, "views", in_memory) if paths else self._own_rows("views", in_memory)
+        if paths:
+            views = Rows(paths, "views", in_memory, self._options["block"])
+        else:
+            views = self._own_rows("views", in_memory)
         if views is None:
             return None
-        N, _, T, D = views.shape
-        if (N, T, D) != self.features.shape:
+        N, _, T, D = views.whole
+        if (N, T, D) != self.features.whole:
             raise DataError(
-                f"{views.paths[0]}: `views` are (N, V, T, D) = {views.shape}, but `feats` of "
-                f"{self.paths[0]} (N, T, D) = {self.features.shape}. Make both from the same "
+                f"{views.paths[0]}: `views` are (N, V, T, D) = {views.whole}, but `feats` of "
+                f"{self.paths[0]} (N, T, D) = {self.features.whole}. Make both from the same "
                 "videos, frames and backbone."
             )
         return views
@@ -165,7 +216,7 @@ class FeatureSet:
             return None
         if missing := [path for path in self.paths if path not in there]:
             raise DataError(f"{missing[0]}: has no `{key}`, but {there[0]} has. Add or remove it.")
-        rows = Rows(self.paths, key, in_memory)
+        rows = Rows(self.paths, key, in_memory, self._options["block"])
         for path, count, videos in zip(self.paths, rows.counts, self.features.counts):
             if count != videos:
                 found = f"`{key}` has {count} rows, `feats` has {videos}"

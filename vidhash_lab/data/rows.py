@@ -5,6 +5,7 @@ sorted block reads, so that no block is decompressed twice a batch. Either reade
 rows (B,), or rows (B,) and the columns (B,) of them -> (B, ...).
 """
 
+import copy
 import math
 import mmap
 from collections.abc import Iterable
@@ -79,25 +80,35 @@ class Rows:
     """One key, of `SHAPES`, of several HDF5 files as an array (N, ...) that reads what is indexed.
 
     `rows[indices]` takes an integer, a slice or integers (B,) and gives numpy rows (B, ...);
-    `rows[indices, columns]` gives one column of each row. Files that do not fit are a `DataError`.
+    `rows[indices, columns]` gives one column of each row. Of a `block` (a, b), these are the files'
+    rows a to b - 1, while `whole` is the shape (N, ...) of all. Files that do not fit are a
+    `DataError`.
     """
 
-    def __init__(self, paths: Paths, key: str, in_memory: bool = False):
+    def __init__(
+        self,
+        paths: Paths,
+        key: str,
+        in_memory: bool = False,
+        block: tuple[int, int] | None = None,
+    ):
         paths = [paths] if isinstance(paths, PathLike) else paths
         self.paths, self.key = [Path(path) for path in paths], key
         datasets = [_open(path, key) for path in self.paths]
-        first = datasets[0]
         for path, dataset in zip(self.paths, datasets):
-            ours, theirs = (f"rows {each.shape[1:]} of {each.dtype}" for each in (first, dataset))
+            pair = datasets[0], dataset
+            ours, theirs = (f"rows {each.shape[1:]} of {each.dtype}" for each in pair)
             if theirs != ours:
                 raise DataError(
                     f"{path}: `{key}` has {theirs}, but {self.paths[0]} has {ours}. Files of one "
                     "set must agree: open them as sets of their own, or convert one."
                 )
-        self.dtype = first.dtype
+        self.dtype = datasets[0].dtype
         self.counts = [len(dataset) for dataset in datasets]
         self._starts = np.cumsum([0, *self.counts])
-        self.shape = (sum(self.counts), *first.shape[1:])
+        self.whole = (sum(self.counts), *datasets[0].shape[1:])
+        self.first, stop = block or (0, self.whole[0])
+        self.shape = (stop - self.first, *self.whole[1:])
         self._readers = [_reader(path, dataset) for path, dataset in zip(self.paths, datasets)]
         self._whole = None
         if in_memory:
@@ -116,6 +127,7 @@ class Rows:
             return self[tuple(wanted[None] for wanted in index)][0]
         if self._whole is not None:
             return self._whole[index]
+        index = index[0] + self.first, *index[1:]
         if len(self._readers) == 1:
             return self._readers[0](index)
         out = np.empty((len(index[0]), *self.shape[len(index) :]), self.dtype)
@@ -125,6 +137,14 @@ class Rows:
             rows, *columns = (wanted[places] for wanted in index)
             out[places] = self._readers[part]((rows - self._starts[part], *columns))
         return out
+
+    def block(self, start: int, stop: int) -> "Rows":
+        """Give rows `start` to `stop` - 1 as an array of their own, over the same open files."""
+        part = copy.copy(self)
+        part.first, part.shape = self.first + start, (stop - start, *self.whole[1:])
+        if self._whole is not None:
+            part._whole = self._whole[start:stop]
+        return part
 
     def _check(self, wanted, axis):
         wanted, name = np.asarray(wanted), ("row", "column")[axis]
@@ -138,6 +158,7 @@ class Rows:
 
     def where(self, index: int) -> str:
         """Name the file and the row in it of one index, for messages."""
+        index = index + self.first
         part = int(np.searchsorted(self._starts, index, side="right") - 1)
         return f"{self.paths[part]}, row {index - self._starts[part]}"
 
