@@ -74,8 +74,8 @@ def test_the_readme_names_both_commands_and_every_notebook():
         assert (ROOT / target).exists(), target
 
 
-LAYERS = ["data", "literature", "losses", "structures", "hash_centres", "affinity", "retrieval",
-          "videos", "models", "checkpoints", "training", "recipes", "plots", "widgets",
+LAYERS = ["data", "literature", "processes", "losses", "structures", "hash_centres", "affinity",
+          "retrieval", "videos", "models", "checkpoints", "training", "recipes", "plots", "widgets",
           "runs"]  # fmt: skip
 PACKAGE = ROOT / "vidhash_lab"
 

@@ -20,6 +20,7 @@ from vidhash_lab.data.cards import write_card
 from vidhash_lab.data.files import DataError, written_whole
 from vidhash_lab.models import METHODS
 from vidhash_lab.models.hasher import VideoHasher
+from vidhash_lab.processes import gathered, number_of, rank
 from vidhash_lab.retrieval.metrics import Evaluation
 
 
@@ -65,10 +66,14 @@ class Run:
     history: History
 
     def write(self, path):
-        """Write the state after an epoch to `path`, whole or not at all."""
-        random = {"draws": self.generator.get_state(), "torch": torch.get_rng_state()}
-        if self.model.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.model.device)
+        """Write the state after an epoch to `path`, whole or not at all.
+
+        Where several processes train, all call it, and the first writes.
+        """
+        random = {"draws": self.generator.get_state()}
+        random |= {kind: gathered(state) for kind, state in self._dropout_states().items()}
+        if rank() > 0:
+            return
         state = _model_state(self.model) | {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -78,6 +83,21 @@ class Run:
             "prepare_seconds": self.history.prepare_seconds,
         }
         _write(state, path)
+
+    def _dropout_states(self):
+        states = {"torch": torch.get_rng_state()}
+        if self.model.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.model.device)
+        return states
+
+    def _set_dropout(self, random):
+        """Go on with each process's own draws, where there are as many as there were."""
+        for kind, put in (("torch", torch.set_rng_state), ("cuda", torch.cuda.set_rng_state)):
+            if kind not in random or (kind == "cuda" and self.model.device.type != "cuda"):
+                continue
+            states = random[kind] if random[kind].ndim == 2 else random[kind][None]  # of 0.1.0
+            if len(states) == number_of():
+                put(states[rank()])
 
     def restore(self, path):
         """Continue from a checkpoint of the same model, data and recipe."""
@@ -108,9 +128,7 @@ class Run:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
             self.generator.set_state(state["random"]["draws"])
-            torch.set_rng_state(state["random"]["torch"])
-            if "cuda" in state["random"] and self.model.device.type == "cuda":
-                torch.cuda.set_rng_state(state["random"]["cuda"], self.model.device)
+            self._set_dropout(state["random"])
             self.history.prepare_seconds = float(state["prepare_seconds"])
         self.history[:] = history
 

@@ -1,5 +1,8 @@
 """Losses as pure functions of tensors; each returns one scalar, without its weight.
 
+Where several processes train, contrastive terms meet the videos of all (`everyones`); the others
+are means over the videos of a share.
+
 B videos, T frames each, M of a clip or hidden, D feature width, H hidden width, K bits.
 """
 
@@ -8,6 +11,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from vidhash_lab.processes import everyones
 
 
 def masked_reconstruction(predicted: Tensor, frames: Tensor, hidden: Tensor) -> Tensor:
@@ -30,7 +35,7 @@ def debiased_contrastive(
     loss = mean -log(s_pos / (s_pos + N_g)): a "negative" is of the same class with probability
     `tau_plus`. Chuang et al., Debiased Contrastive Learning, NeurIPS 2020, eq. 8.
     """
-    view1, view2 = F.normalize(view1.float(), dim=1), F.normalize(view2.float(), dim=1)
+    view1, view2 = (F.normalize(everyones(view).float(), dim=1) for view in (view1, view2))
     views = torch.cat([view1, view2])  # (2B, K)
     negatives = len(views) - 2
     scores = torch.exp(views @ views.T / temperature)
@@ -106,6 +111,7 @@ def nt_xent(codes1: Tensor, codes2: Tensor, temperature: float) -> Tensor:
 
     Chen et al., SimCLR, ICML 2020; CHAIN (ACM MM 2023), contrastive task, by cosine similarity.
     """
+    codes1, codes2 = everyones(codes1), everyones(codes2)
     codes = F.normalize(torch.cat([codes1, codes2]).float(), dim=1)
     logits = codes @ codes.T / temperature
     itself = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
@@ -131,5 +137,5 @@ def scene_contrast(states: Tensor, scenes: Tensor, temperature: float) -> Tensor
     logits = states @ prototypes.mT / temperature
     logits = logits.masked_fill(~member.any(1, keepdim=True), -torch.inf)
     each = F.cross_entropy(logits.mT, scenes, reduction="none").mean(1)
-    several = count > 1
+    each, several = everyones(each), everyones(count > 1)
     return (each * several).sum() / several.sum().clamp(min=1)

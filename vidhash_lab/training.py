@@ -5,11 +5,13 @@ everything random comes from generators that `seed` starts and a checkpoint keep
 interrupted run continues as if nothing had happened.
 """
 
+import inspect
 import logging
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,9 +21,11 @@ from tqdm.auto import tqdm
 from vidhash_lab.checkpoints import History, Run, load, save
 from vidhash_lab.data.features import FeatureSet, prefetch
 from vidhash_lab.models.hasher import VideoHasher
+from vidhash_lab.processes import companions, is_launched, mean_of_all, together
 
 # fabric announces the precision at every `fit`; the history and the recipe keep it.
-logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+for room in ("rank_zero", "distributed"):
+    logging.getLogger(f"lightning_fabric.utilities.{room}").setLevel(logging.WARNING)
 
 SHOW_SECONDS = 0.5  # between two looks at the losses for the progress bar
 
@@ -74,6 +78,7 @@ def fit(
     checkpoint: str | Path | None = None,
     resume: bool = True,
     on_epoch: Callable[[dict], None] | None = None,
+    processes: int = 1,
 ) -> History:
     """Train `model` on the videos of `train`: prepare it, then minimise its losses with Adam.
 
@@ -91,28 +96,30 @@ def fit(
         checkpoint: a file written after each epoch, to a temporary name, then renamed.
         resume: go on from `checkpoint`, bit for bit with the same machine and number of threads.
         on_epoch: called with the epoch's row of the history, after its checkpoint is written.
+        processes: N that share every batch, on this machine; losses and weights come out as those
+            of one (dropout aside: each draws its own). Started by torchrun, `fit` finds its N
+            itself. The checkpoint is one file, which any number of processes can go on from.
 
     The model comes back in evaluation mode, on the device it was on. Raises ValueError for
     arguments that do not fit, and `NonFiniteLoss`: on a CPU before the step that would spoil the
     weights, on a GPU within half a second. The checkpoint of the last whole epoch stays.
     """
-    from lightning_fabric import Fabric  # takes half a second to import
-
+    own = dict(locals(), processes=1)
     model.check_fits(train)
+    has_weights = any(True for _ in model.parameters())
+    if processes > 1 and has_weights and not is_launched():
+        _check_shares(model, min(batch_size, len(train)), processes)
+        with companions(partial(fit, **own | {"on_epoch": None}), processes):
+            return fit(**own)
     model.warm_up()
-    precision = _precision(precision, device)
-    fabric = Fabric(accelerator=device, devices=1, precision=precision)
-    recipe = {"seed": seed, "videos": len(train), "data": train.fingerprint()}
-    if has_weights := any(True for _ in model.parameters()):
-        recipe |= _recipe(train, epochs, batch_size, learning_rate, schedule, precision)
-    device_before = model.device
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    precision, device_before = _precision(precision, device), model.device
+    with together(device, precision) as fabric, torch.random.fork_rng():
+        torch.manual_seed(seed + 1_000_003 * fabric.global_rank)  # of dropout, each its own
+        recipe = {"seed": seed, "videos": len(train), "data": train.fingerprint()}
+        if has_weights:
+            recipe |= _recipe(train, epochs, batch_size, learning_rate, schedule, precision)
         try:
-            started = time.perf_counter()
-            model.to(fabric.device).prepare(train, seed)
-            seconds = time.perf_counter() - started + model.saved_seconds
-            history = History(prepare_seconds=seconds, recipe=recipe)
+            history = _prepare(fabric, model, train, seed, recipe)
             if has_weights:
                 run = _begin(model, schedule, recipe, history)
                 _train(fabric, run, train, checkpoint, resume, on_epoch)
@@ -121,6 +128,27 @@ def fit(
         finally:
             model.to(device_before).eval()
     return history
+
+
+def _check_shares(model, batch_size, processes):
+    """Raise ValueError where a batch cannot be shared among so many processes."""
+    name = type(model).__name__
+    if "share" not in inspect.signature(model.sample).parameters:
+        raise ValueError(f"{name} trains in one process: its `sample` takes no `share` of a batch.")
+    if batch_size % processes:
+        raise ValueError(
+            f"batch_size={batch_size} must be a multiple of processes={processes}: shares are equal"
+        )
+
+
+def _prepare(fabric, model, train, seed, recipe):
+    """Prepare the model, the first process before the others, which find what it kept."""
+    started = time.perf_counter()
+    with fabric.rank_zero_first():
+        model.to(fabric.device).prepare(train, seed)
+    return History(
+        prepare_seconds=time.perf_counter() - started + model.saved_seconds, recipe=recipe
+    )
 
 
 def _write_prepared(model, history, checkpoint, resume):
@@ -133,7 +161,17 @@ def _write_prepared(model, history, checkpoint, resume):
 def _train(fabric, run, train, checkpoint, resume, on_epoch):
     """Train the epochs that are left, and write the checkpoint after each."""
     # Set up before a checkpoint is read, so that the optimiser's state lands on the device.
-    _, optimizer = fabric.setup(run.model, run.optimizer)
+    module, optimizer = fabric.setup(run.model, run.optimizer)
+    losses, share = run.model.losses, {}
+    if (processes := fabric.world_size) > 1:
+        _check_shares(run.model, run.recipe["batch_size"], processes)
+        module.mark_forward_method("losses")  # else gradients would not meet, without a word
+        rank, each, losses = (
+            fabric.global_rank,
+            run.recipe["batch_size"] // processes,
+            module.losses,
+        )
+        share = {"share": slice(rank * each, (rank + 1) * each)}
     if checkpoint is not None and resume and Path(checkpoint).exists():
         run.restore(checkpoint)
     elif checkpoint is not None:
@@ -146,10 +184,10 @@ def _train(fabric, run, train, checkpoint, resume, on_epoch):
             run.model.train().on_epoch(epoch)
             order = torch.randperm(len(train), generator=run.generator)[: steps * batch_size]
             batches = prefetch(
-                run.model.sample(train, indices, run.generator)
+                run.model.sample(train, indices, run.generator, **share)
                 for indices in order.split(batch_size)
             )
-            row = _train_one_epoch(fabric, run, optimizer, batches, bar)
+            row = _train_one_epoch(fabric, run, losses, optimizer, batches, bar)
             run.history.append(row | {"videos_per_second": len(order) / row["seconds"]})
             if checkpoint is not None:
                 run.write(checkpoint)
@@ -158,17 +196,18 @@ def _train(fabric, run, train, checkpoint, resume, on_epoch):
                     on_epoch(run.history[-1])
 
 
-def _train_one_epoch(fabric, run, optimizer, batches, bar):
+def _train_one_epoch(fabric, run, losses, optimizer, batches, bar):
     """Train one epoch -> its number, mean loss terms, their sum `loss`, and what it took."""
     epoch, started, shown = len(run.history) + 1, time.perf_counter(), 0.0
     seen = []  # the terms of every step (terms,)
     for batch in batches:
         with fabric.autocast():
-            terms = run.model.losses(fabric.to_device(batch))
+            terms = losses(fabric.to_device(batch))
         loss = sum(terms.values())
         if not torch.is_tensor(loss) or not loss.requires_grad:
             raise ValueError(f"there is nothing to minimise: the loss terms are {terms}.")
-        seen.append(torch.stack([*terms.values()]).detach())
+        # Of all processes, so that all see, and stop at, the same.
+        seen.append(mean_of_all(torch.stack([*terms.values()]).detach()))
         if loss.device.type == "cpu":  # a look at a GPU's loss would make it wait in every step
             _check_finite(seen[-1:], terms, epoch, len(seen))
         optimizer.zero_grad()

@@ -146,6 +146,10 @@ class FeatureSet:
         """Read videos (B,) -> (B, T, D) float32. NaN or infinite values are a `DataError`."""
         return _finite(self.features, np.atleast_1d(indices))
 
+    def frames(self, indices: ArrayLike, places: ArrayLike) -> torch.Tensor:
+        """Read a frame of each of some videos, at places (B,) -> (B, D) float32, or `DataError`."""
+        return _finite(self.features, np.atleast_1d(indices), np.atleast_1d(places))
+
     def view_rows(self, indices: ArrayLike, view: ArrayLike) -> torch.Tensor:
         """Read a view (B,), or one for all, of videos (B,) -> (B, T, D) float32, or `DataError`."""
         if self.views is None:

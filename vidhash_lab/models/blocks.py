@@ -3,6 +3,8 @@
 B videos in a batch, T frames per video, D feature width, H hidden width, K bits.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -95,16 +97,26 @@ def xavier_linears(module):
                 nn.init.zeros_(layer.bias)
 
 
-def corrupt_(frames, probability, generator):
+def corrupt_(frames, probability, generator, train=None, videos=None, share=slice(None)):
     """Corrupt frames (..., T, D) in place, each with `probability` -> the same frames.
 
     Of the corrupted, 80% become zero, 10% another frame of those handed in, and 10% stay. Hand in a
     copy: the released MCMSH and BTH corrupt their training set itself, more in every epoch.
+
+    Where the frames are only a `share` of those of `videos` (V, B), what is drawn is drawn for all,
+    and other frames, which may be of another share, are read from `train`, one by one.
     """
-    flat = frames.flatten(0, -2)  # (all frames, D), a view
-    draw = torch.rand(len(flat), generator=generator) / probability  # below 1: corrupted
-    replaced = torch.where((draw >= 0.8) & (draw < 0.9))[0]
-    others = torch.randint(len(flat), replaced.shape, generator=generator)
-    flat[replaced] = flat[others]
-    flat[torch.where(draw < 0.8)[0]] = 0
+    flat, T = frames.flatten(0, -2), frames.shape[-2]  # (all frames, D), a view
+    shape = frames.shape[:-1] if videos is None else (*videos.shape, T)
+    draw = torch.rand(shape, generator=generator) / probability  # below 1: corrupted
+    moved = (draw >= 0.8) & (draw < 0.9)
+    others = torch.zeros(shape, dtype=torch.long)
+    others[moved] = torch.randint(draw.numel(), (int(moved.sum()),), generator=generator)
+    draw, moved, others = (x[..., share, :].flatten() for x in (draw, moved, others))
+    others = others[moved]
+    if len(flat) == math.prod(shape):
+        flat[moved] = flat[others]
+    else:
+        flat[moved] = train.frames(videos.flatten()[others // T], others % T)
+    flat[draw < 0.8] = 0
     return frames

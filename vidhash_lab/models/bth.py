@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from vidhash_lab.losses import cluster, similarity
 from vidhash_lab.models.blocks import attend, corrupt_, position_table
-from vidhash_lab.models.hasher import VideoHasher, binarise, sign
+from vidhash_lab.models.hasher import WHOLE, VideoHasher, binarise, sign
 from vidhash_lab.structures import draw_pairs, find_structures
 
 POSITIONS = 512  # rows of the released position table
@@ -181,13 +181,16 @@ class BTH(VideoHasher):
             means = [first.states(x.to(device)).mean(1).cpu() for _, x in train.batches()]
         return torch.cat(means).numpy()
 
-    def sample(self, train, indices, generator):
+    def sample(self, train, indices, generator, share=WHOLE):
         """Draw a partner for each video (B,) -> clean and noisy (2, B, T, D), label, targets."""
         partner, label = draw_pairs(self.graph, indices, generator)
         videos = torch.stack([indices, partner])
-        clean = train.rows(videos.flatten()).unflatten(0, (2, -1))
-        noisy = corrupt_(clean.clone(), self.config.corruption, generator)
-        return {"clean": clean, "noisy": noisy, "label": label, "targets": self.targets[videos]}
+        mine = videos[:, share]
+        clean = train.rows(mine.flatten()).unflatten(0, mine.shape)
+        noisy = clean.clone()
+        corrupt_(noisy, self.config.corruption, generator, train, videos, share)
+        targets = self.targets[mine]
+        return {"clean": clean, "noisy": noisy, "label": label[share], "targets": targets}
 
     def losses(self, batch):
         c, clean = self.config, batch["clean"].flatten(0, 1)

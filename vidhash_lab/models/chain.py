@@ -24,7 +24,7 @@ from torch import nn
 from vidhash_lab.affinity import NotConverged, affinity_propagation
 from vidhash_lab.losses import frame_order, nt_xent, scene_contrast
 from vidhash_lab.models.blocks import Block, position_table, xavier_linears
-from vidhash_lab.models.hasher import VideoHasher, binarise, sign
+from vidhash_lab.models.hasher import WHOLE, VideoHasher, binarise, sign
 
 
 @dataclass(frozen=True)
@@ -68,29 +68,29 @@ class CHAIN(VideoHasher):
         self.warned = False
         xavier_linears(self)
 
-    def sample(self, train, indices, generator):
+    def sample(self, train, indices, generator, share=WHOLE):
         """Draw two clips of videos (B,) -> frames (2, B, M, D), places (2, B, M), order (B, M).
 
         `order` shuffles the first clip: its entry i is the place in it of the i-th shuffled frame.
         """
         c, count = self.config, len(indices)
         places = segment_sample(2 * count, c.num_frames, c.clip_frames, generator)
-        videos = torch.cat(self._two_renderings(train, indices, generator))
-        clips = videos[torch.arange(2 * count)[:, None], places]
-        order = torch.rand(count, c.clip_frames, generator=generator).argsort(1)
-        clips, places = (each.unflatten(0, (2, count)) for each in (clips, places))
+        places = places.unflatten(0, (2, count))[:, share]
+        videos = torch.stack(self._two_renderings(train, indices, generator, share))
+        order = torch.rand(count, c.clip_frames, generator=generator).argsort(1)[share]
+        clips = videos.gather(2, places[..., None].expand(*places.shape, videos.shape[-1]))
         return {"frames": clips, "places": places, "order": order}
 
-    def _two_renderings(self, train, indices, generator):
+    def _two_renderings(self, train, indices, generator, share):
         views = train.num_views
         if views >= 2:
             first, second = torch.rand(len(indices), views, generator=generator).argsort(1).T[:2]
-            return [train.view_rows(indices, view) for view in (first, second)]
+            return [train.view_rows(indices[share], view[share]) for view in (first, second)]
         if not self.warned:
             self.warned = True
             needed = "two are needed for spatial augmentation: clips differ in time alone"
             warnings.warn(f"{train} has {views} views, and {needed}.", stacklevel=2)
-        return [train.rows(indices)] * 2
+        return [train.rows(indices[share])] * 2
 
     def losses(self, batch):
         """Return the weighted terms of a batch of `sample`; a task of weight 0 is left out."""

@@ -19,7 +19,7 @@ from torch import nn
 
 from vidhash_lab.losses import debiased_contrastive, masked_reconstruction
 from vidhash_lab.models.blocks import Block, position_table, xavier_linears
-from vidhash_lab.models.hasher import VideoHasher, binarise, sign
+from vidhash_lab.models.hasher import WHOLE, VideoHasher, binarise, sign
 
 SIZES = {
     "mini": {"depth": 1, "heads": 1},
@@ -130,10 +130,10 @@ class ConMH(VideoHasher):
         c = self.config
         return (Block(c.decoder_dim, c.decoder_heads) for _ in range(c.decoder_depth))
 
-    def sample(self, train, indices, generator):
+    def sample(self, train, indices, generator, share=WHOLE):
         """Read videos (B,), draw two masks -> frames (B, T, D), masked (2, B, T), True = hidden."""
         masked = draw_masks(len(indices), self.config, generator)
-        return {"frames": train.rows(indices), "masked": masked}
+        return {"frames": train.rows(indices[share]), "masked": masked[:, share]}
 
     def losses(self, batch):
         frames, masked = batch["frames"], batch["masked"]

@@ -11,6 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+WHOLE = slice(None)  # the share of the only process
+
 
 class VideoHasher(nn.Module):
     """A method: what it draws from the data, what it minimises, how it hashes.
@@ -38,15 +40,21 @@ class VideoHasher(nn.Module):
         what follows from them need not be saved. Where it takes videos, `prepare` keeps `train`.
         """
 
-    def sample(self, train, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def sample(
+        self, train, indices: Tensor, generator: torch.Generator, share: slice = WHOLE
+    ) -> dict[str, Tensor]:
         """Read videos (B,) and augment them, drawing from `generator` alone -> batch for `losses`.
 
-        A background thread calls it, up to two batches ahead of the training.
+        A background thread calls it, up to two batches ahead of the training. A method that trains
+        on several processes takes `share`: it draws for all videos and reads those of its share.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it samples a batch.")
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Compute {term: weighted scalar}; the sum of the terms is the objective."""
+        """Compute {term: weighted scalar}; the sum of the terms is the objective.
+
+        A term is a mean over videos, or meets the videos of all processes by `everyones`.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no losses.")
 
     def encode(self, frames: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from vidhash_lab.losses import cluster, quadruplet, quantisation, similarity
 from vidhash_lab.models.blocks import Mlp, corrupt_
-from vidhash_lab.models.hasher import VideoHasher, sign
+from vidhash_lab.models.hasher import WHOLE, VideoHasher, sign
+from vidhash_lab.processes import BatchNorm
 from vidhash_lab.structures import draw_pairs, find_structures
 
 TOKEN_REDUCTION, CHANNEL_REDUCTION = 4, 16  # r in the token mixer, and everywhere else
@@ -94,8 +95,8 @@ class Gate(nn.Module):
         self.fc1 = nn.Conv1d(n, n, 1)
         self.fc2 = nn.Conv1d(n, n, 1)
         self.conv, self.deconv = self.layers(c, c // reduction, reduction)
-        self.bn1 = nn.BatchNorm1d(c // reduction)
-        self.bn2 = nn.BatchNorm1d(c)
+        self.bn1 = BatchNorm(c // reduction)
+        self.bn2 = BatchNorm(c)
 
     def forward(self, x):
         mixed = mix(x, self.fc1)
@@ -305,7 +306,7 @@ class MCMSH(VideoHasher):
         """Make tanh steeper: alpha = sqrt(epoch + 1)."""
         self.alpha.fill_(math.sqrt(epoch + 1))
 
-    def sample(self, train, indices, generator):
+    def sample(self, train, indices, generator, share=WHOLE):
         """Draw partners of videos (B,) and read all -> videos (2 or 5, B, T, D), label, targets.
 
         They are the video and its partner, both corrupted, then, for the quadruplet loss, a similar
@@ -320,10 +321,11 @@ class MCMSH(VideoHasher):
             similar = self.graph.similar(indices, generator)
             far = self.graph.dissimilar(indices, generator)
             drawn += [similar, far, self.graph.dissimilar(indices, generator, unlike=far)]
-        videos = train.rows(torch.cat(drawn)).unflatten(0, (len(drawn), -1))
-        corrupt_(videos[:2], self.config.corruption, generator)
-        targets = self.targets[torch.stack(drawn[:2])]
-        return {"videos": videos, "label": label, "targets": targets}
+        drawn = torch.stack(drawn)
+        mine = drawn[:, share]
+        videos = train.rows(mine.flatten()).unflatten(0, mine.shape)
+        corrupt_(videos[:2], self.config.corruption, generator, train, drawn[:2], share)
+        return {"videos": videos, "label": label[share], "targets": self.targets[mine[:2]]}
 
     def losses(self, batch):
         """Compute the weighted terms; each of the 2 or 5 batches has statistics of its own."""

@@ -16,16 +16,16 @@ import io
 import json
 import os
 import statistics
-import threading
 import time
 import timeit
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidhash_lab.data.files import DataError, refusing_damage, written_whole
+from vidhash_lab.processes import environment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,6 @@ METRICS_TYPE = "application/vnd.vidhash-lab.metrics+json"
 WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
 FIGURES_VARIABLE = "VIDHASH_LAB_FIGURES"  # set by a refresh alone: only full runs write figures
 FOLDER_VARIABLE = "VIDHASH_LAB_RUN"  # where the notebook that runs may leave files
-ENVIRONMENT = threading.RLock()
 
 
 def run_notebook(
@@ -147,23 +146,6 @@ def median_milliseconds(function: Callable, *arguments, rounds: int = 30) -> flo
     """Time `function(*arguments)` -> milliseconds, the median of `rounds` calls after two more."""
     seconds = timeit.repeat(lambda: function(*arguments), number=1, repeat=rounds + 2)
     return 1000 * statistics.median(seconds[2:])
-
-
-@contextlib.contextmanager
-def environment(changes: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for what starts meanwhile, then put all back as it was.
-
-    A process has one environment: a second thread waits for the first.
-    """
-    with ENVIRONMENT:
-        before = dict(os.environ)
-        os.environ.update(changes)
-        try:
-            yield
-        finally:
-            for name in os.environ.keys() - before.keys():
-                del os.environ[name]
-            os.environ.update(before)
 
 
 def code_hash(notebook: "NotebookNode") -> str:
