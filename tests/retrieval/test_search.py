@@ -176,7 +176,7 @@ def test_an_index_may_be_emptied_and_filled_again(kind, tmp_path):
 
 def test_ids_that_are_not_there_remove_nothing():
     index = HammingIndex(random_codes(10, 2, 0))
-    index.remove([4])
+    index.remove(np.uint64([4]))
     with pytest.raises(ValueError, match=r"ids \[ 4 10\] are not in the index"):
         index.remove([3, 4, 10])
     with pytest.raises(ValueError, match="ids are whole numbers, not float64"):

@@ -30,8 +30,8 @@ class HammingIndex:
 
     Exact; or approximate, with `lists` and `probes`: each code lies in the list of its nearest
     centre, centres come from k-means of these first codes, and a query sees the `probes` lists
-    nearest to it. What that loses depends on the codes, little where they cluster and half of all
-    where they do not: `recall` measures it, and `index.probes = 16` changes it.
+    nearest to it. What that loses depends on the codes, little where they cluster and much where
+    they do not: `recall` measures it, and `index.probes = 16` changes it.
 
     An id is the number of a code in the order of adding, from 0. It stays when others are removed,
     and is not given twice.
@@ -86,6 +86,7 @@ class HammingIndex:
         ids = np.unique(np.asarray(ids))
         if ids.size and ids.dtype.kind not in "iu":
             raise ValueError(f"ids are whole numbers, not {ids.dtype}")
+        ids = ids.astype(np.int64)
         if (missing := ~np.isin(ids, self._ids)).any():
             raise ValueError(f"ids {ids[missing][:5]} are not in the index: no code to remove")
         places = np.searchsorted(self._ids, ids)
