@@ -170,7 +170,8 @@ def test_functions_are_at_most_40_lines_without_their_docstring():
 
 
 OPENING = "from vidhash_lab import open_dataset\nopen_dataset({path!r}).train.rows([0])"
-HEAVY = "av kornia faiss sklearn lightning_fabric scipy.io scipy.special pandas matplotlib".split()
+HEAVY = """av kornia faiss duckdb sklearn lightning_fabric scipy.io scipy.special pandas
+    matplotlib""".split()
 
 
 @pytest.mark.parametrize("code", ["import vidhash_lab", OPENING])

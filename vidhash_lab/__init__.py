@@ -20,6 +20,7 @@ from vidhash_lab.models.s5vh import S5VH, S5VHConfig
 from vidhash_lab.recipes import published_recipe
 from vidhash_lab.retrieval.codes import encode, pack, unpack
 from vidhash_lab.retrieval.comparison import compare
+from vidhash_lab.retrieval.databases import export_codes
 from vidhash_lab.retrieval.metrics import Evaluation, evaluate, score
 from vidhash_lab.retrieval.probes import twin_probe
 from vidhash_lab.retrieval.search import HammingIndex
@@ -29,9 +30,9 @@ __all__ = [
     "BTH", "CHAIN", "ITQ", "LSH", "MCMSH", "METHODS", "PCAH", "S5VH", "AutoSSVH", "AutoSSVHConfig",
     "BTHConfig", "CHAINConfig", "ConMH", "ConMHConfig", "CosineDecay", "DataError", "Evaluation",
     "FeatureSet", "HammingIndex", "History", "MCMSHConfig", "S5VHConfig", "StepDecay",
-    "VideoDataset", "VideoHasher", "compare", "encode", "evaluate", "export", "extract", "fit",
-    "load", "load_released", "near_duplicates", "open_dataset", "pack", "published",
-    "published_recipe", "save", "score", "twin_probe", "unpack",
+    "VideoDataset", "VideoHasher", "compare", "encode", "evaluate", "export", "export_codes",
+    "extract", "fit", "load", "load_released", "near_duplicates", "open_dataset", "pack",
+    "published", "published_recipe", "save", "score", "twin_probe", "unpack",
 ]  # fmt: skip
 
 _VIDEOS = {"extract": "extraction", "near_duplicates": "near_duplicates"}
