@@ -2,8 +2,8 @@
 
     python benchmarks/processes.py [--processes 2] [--videos 1024] [--epochs 2]
 
-ConMH small at FCVID's shape (25 x 4,096), random features, batches of 128. The first epoch warms up;
-the second counts. On a machine that others use too the ratio says little.
+ConMH small at FCVID's shape (25 x 4,096), random features, batches of 128. The first epoch warms
+up; the second counts. On a machine that others use too the ratio says little.
 """
 
 import argparse
