@@ -440,8 +440,9 @@ def damaged(piece, damage, times, rng):
 
 
 def _is_read(path):
-    """Tell whether a file is one that is read back: no lock, no copy of a notebook."""
-    return not path.name.startswith(".") and path.suffix in (".pt", ".h5", ".npz", ".json")
+    """Tell whether a file is one that is read back: no lock, no copy of a notebook, no card."""
+    own = not path.name.startswith(".") and not path.name.endswith(".card.json")
+    return own and path.suffix in (".pt", ".h5", ".npz", ".json")
 
 
 def full_disk(piece, times):

@@ -15,6 +15,7 @@ N frames or clips, W frames of a clip, C channels, S pixels a side, D features.
 
 import inspect
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -51,14 +52,14 @@ def read_model_folder(
     _refuse_code(folder)
     network, keys = _load(folder, transformers)
     view = _View(network)
-    shape, mean, std, checked = _look(folder, transformers, is_clip=view.window > 1)
+    shape, mean, std = _look(folder, transformers, is_clip=view.window > 1)
     view.output = _choose_output(folder, view, shape.size, keys, output)
     random = {*keys["missing"], *keys["mismatched"]}  # what is left of these, nothing depends on
     weights = digest({k: v for k, v in network.state_dict().items() if k not in random})
     settings = {k: v for k, v in network.config.to_dict().items() if k not in NO_SETTINGS}
     settings = json.dumps(settings, sort_keys=True, default=str)
     about = {"weights": weights, "config": digest(settings)}
-    about |= {"output": view.output, "mean": mean, "std": std, "processor": checked}
+    about |= {"output": view.output, "mean": mean, "std": std}
     network.requires_grad_(False).to(device)
     middle, spread = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (mean, std))
     pictures = {"resize": shape.resize, "squeeze": shape.squeeze}
@@ -212,7 +213,7 @@ def _some(names):
 
 
 def _look(folder, transformers, is_clip):
-    """Read what frames must look like -> `Shape`, mean and deviation (3,), how it was checked."""
+    """Read what frames must look like -> `Shape`, mean and deviation (3,)."""
     processor, rules, why = None, _rules(folder, is_clip), ""
     if not rules:
         raise DataError(
@@ -235,7 +236,10 @@ def _look(folder, transformers, is_clip):
             f"{folder}: cannot make the pictures that its processor makes ({_words(error)}{also}). "
             "Make them yourself: Backbone(function, name)."
         ) from error
-    return shape, mean, std, "as the file says" if processor is None else "compared with its own"
+    if processor is None:
+        message = "pictures are made as its file says, but not compared with its own processor's"
+        warnings.warn(f"{folder}: {message}, which cannot be made here ({why}).", stacklevel=4)
+    return shape, mean, std
 
 
 RULES = (
