@@ -57,20 +57,28 @@ def everyones(rows: Tensor) -> Tensor:
 
     A gather without gradient would halve the weight of a contrastive loss without a word.
     """
-    if number_of() == 1:
-        return rows
-    from torch.distributed.nn.functional import all_gather
+    return rows if number_of() == 1 else _Gather.apply(rows)
 
-    return torch.cat(all_gather(rows.contiguous()))
+
+class _Gather(torch.autograd.Function):
+    """Rows (b, …) -> (B, …); each process's rows get the gradients that all have of them."""
+
+    @staticmethod
+    def forward(ctx, rows):
+        parts = [torch.empty_like(rows) for _ in range(number_of())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient.chunk(number_of())[rank()]
 
 
 def mean_of_all(value: Tensor) -> Tensor:
     """Average a tensor over all processes, with gradient; alone, the tensor itself."""
-    if number_of() == 1:
-        return value
-    from torch.distributed.nn.functional import all_reduce
-
-    return all_reduce(value.clone()) / number_of()
+    return value if number_of() == 1 else everyones(value[None]).mean(0)
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -112,8 +120,7 @@ def together(device: str, precision: str) -> Iterator["Fabric"]:
         yield Fabric(accelerator=device, devices=1, precision=precision)
         return
     here, nodes = _told("LOCAL_WORLD_SIZE"), _told("WORLD_SIZE") // _told("LOCAL_WORLD_SIZE")
-    # A task of weight 0 leaves parts without a gradient; batch norms are equal everywhere anyway.
-    strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    strategy = DDPStrategy(find_unused_parameters=True)  # a task of weight 0 leaves parts unused
     fabric = Fabric(
         accelerator=device, devices=here, num_nodes=nodes, precision=precision, strategy=strategy
     )
