@@ -16,7 +16,7 @@ def test_a_card_holds_the_same_for_people_and_programs(tmp_path):
     facts = {"videos": 3, "mean": [0.5, 0.25], "skipped": {"a/*b*.mp4": "<cut> short", "c": "`d`"}}
     write_card(tmp_path / "out.h5", "Features of films", facts)
     page, raw = card_paths(tmp_path / "out.h5")
-    assert (page.name, raw.name) == ("out.card.md", "out.card.json")
+    assert (page.name, raw.name) == ("out.h5.card.md", "out.h5.card.json")
     known = json.loads(raw.read_text())
     assert known["skipped"] == facts["skipped"] and known["file"] == "out.h5"
     text = page.read_text()
@@ -42,7 +42,7 @@ def test_the_licence_is_the_users_and_stays(tmp_path):
     assert read_card(raw)["licence"] == "CC BY 4.0" and "CC BY 4.0" in page.read_text()
     for damage in ("{", "[]"):
         raw.write_text(damage)
-        with pytest.raises(DataError, match=r"out\.card\.json: .*Remove it"):
+        with pytest.raises(DataError, match=r"out\.h5\.card\.json: .*Remove it"):
             read_card(raw)
         write_card(tmp_path / "out.h5", "a", {})
         assert "not stated" in read_card(raw)["licence"]
@@ -54,7 +54,7 @@ def test_a_model_says_how_it_was_trained_and_judged(random_features, tmp_path):
     history = fit(model, data.train, epochs=2, batch_size=8, learning_rate=1e-3, seed=7)
     result = score(model, data, k=5)
     save(model, tmp_path / "mine.pt", history=history, evaluation=result)
-    known = read_card(tmp_path / "mine.card.json")
+    known = read_card(tmp_path / "mine.pt.card.json")
     assert known["config"]["hidden_dim"] == 16 and known["method"] == "conmh"
     assert known["recipe"]["data"] == data.train.fingerprint()
     assert known["recipe"]["seed"] == 7 and known["recipe"]["learning_rate"] == 1e-3
@@ -63,8 +63,8 @@ def test_a_model_says_how_it_was_trained_and_judged(random_features, tmp_path):
     assert known["measured"] == {"mAP@5": result.map_at[5], "protocol": result.protocol}
     assert load(tmp_path / "mine.pt").config == model.config
     save(model, tmp_path / "alone.pt")
-    assert "recipe" not in read_card(tmp_path / "alone.card.json")
-    assert read_card(tmp_path / "alone.card.json")["measured"] == {"mAP": "not told"}
+    assert "recipe" not in read_card(tmp_path / "alone.pt.card.json")
+    assert read_card(tmp_path / "alone.pt.card.json")["measured"] == {"mAP": "not told"}
 
 
 def test_an_exported_set_says_what_it_is(random_features, tmp_path):
@@ -86,6 +86,13 @@ def test_the_report_shows_the_cards_of_a_folder(random_features, tmp_path):
     lines = []
     assert report(tmp_path / "models", say=lines.append)  # models alone are no fault
     assert any("ConMH, 16 bits" in line for line in lines)
-    (tmp_path / "models/mine.card.json").write_text("{")
+    (tmp_path / "models/mine.pt.card.json").write_text("{")
     assert not report(tmp_path / "models", say=lines.append)
-    assert any("WRONG" in line and "mine.card.json" in line for line in lines)
+    assert any("WRONG" in line and "mine.pt.card.json" in line for line in lines)
+
+
+def test_features_and_a_model_of_one_name_have_cards_of_their_own(tmp_path):
+    for name in ("films.h5", "films.pt"):
+        write_card(tmp_path / name, name, {})
+    titles = [read_card(card_paths(tmp_path / f"films.{end}")[1])["title"] for end in ("h5", "pt")]
+    assert titles == ["films.h5", "films.pt"]

@@ -80,7 +80,7 @@ def test_the_file_opens_as_a_data_set(folder, tmp_path):
         assert np.allclose(file["seconds"], 2, atol=0.1)
         # Five stretches of 0.4 s, 12 frames of 1/6 s: on screen are frames 1, 3, 6, 8 and 10.
         assert np.allclose(file["frame_times"][0], np.array([1, 3, 6, 8, 10]) / 6, atol=1e-3)
-    files = [".out.h5.lock", "films", "out.card.json", "out.card.md", "out.h5"]
+    files = [".out.h5.lock", "films", "out.h5", "out.h5.card.json", "out.h5.card.md"]
     assert sorted(path.name for path in tmp_path.iterdir()) == files
 
 

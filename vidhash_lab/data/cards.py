@@ -1,6 +1,6 @@
 """Cards: a page beside a file that says what it holds and how it was made.
 
-`out.h5` has `out.card.md` to be read, and `out.card.json` with the same facts. The licence is the
+`out.h5` has `out.h5.card.md` to be read, `out.h5.card.json` with the same facts. The licence is the
 user's to state, in the JSON file; it stays when the card is written anew.
 """
 
@@ -18,7 +18,7 @@ SHOWN = 20  # entries of a long list on the page; the JSON file has all
 def card_paths(path: PathLike) -> tuple[Path, Path]:
     """Name the two cards of a file: the page, and the facts as JSON."""
     path = Path(path)
-    return path.with_suffix(".card.md"), path.with_suffix(".card.json")
+    return path.with_name(f"{path.name}.card.md"), path.with_name(f"{path.name}.card.json")
 
 
 def write_card(path: PathLike, title: str, facts: Mapping) -> None:

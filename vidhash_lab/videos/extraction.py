@@ -83,7 +83,7 @@ def extract(
     It holds `feats` (N, T, D) float16, `thumbnails` uint8, `frame_times` (N, T) and `seconds` (N,),
     `video_ids` (paths within the folder, sorted), `labels`, `views`, and what was skipped and why.
     Run again, it reads only files that are new or changed, and leaves out those that are gone. A
-    card beside it, `out.card.md` and `.json`, says on a page what it holds and how it was made.
+    card beside it, `out.h5.card.md` and `.json`, says on a page what it holds and how it was made.
 
     Args:
         num_frames: T. The video's time is cut into T equal stretches; a backbone of frames
