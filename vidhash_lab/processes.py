@@ -208,17 +208,11 @@ def _who_ended(others, folder):
             process.wait(5)
     said = []
     for rank, process in enumerate(others, 1):
-        if process.poll():
-            how = (
-                f"was killed by signal {-process.returncode}"
-                if process.returncode < 0
-                else "failed"
-            )
-            last = (folder / f"errors-{rank}").read_text("utf-8", "replace").strip().splitlines()
-            said.append(
-                (process.returncode > 0, f"process {rank} of 0 to {len(others)} {how}: {last[-1:]}")
-            )
-    return "; ".join(text for _, text in sorted(said)[:1]) + "." if said else ""
+        if code := process.poll():
+            how = f"was killed by signal {-code}" if code < 0 else "failed"
+            last = (folder / f"errors-{rank}").read_text("utf-8", "replace").strip().split("\n")[-1]
+            said.append((code > 0, f"process {rank} of 0 to {len(others)} {how}: {last or '-'}."))
+    return min(said)[1] if said else ""  # one that was killed is why others failed
 
 
 @contextlib.contextmanager
