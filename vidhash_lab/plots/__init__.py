@@ -19,4 +19,15 @@ from vidhash_lab.plots.strips import (
     reconstruction,
     scenes,
 )
-from vidhash_lab.plots.style import BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+from vidhash_lab.plots.style import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    method_colour,
+)
