@@ -55,23 +55,6 @@ def test_compare_averages_seeds_and_reports_their_spread():
     assert result.difference == pytest.approx((scores.mean(axis=0) - scores[0]).mean())
 
 
-def test_seeds_are_tested_by_themselves():
-    base = with_scores(np.zeros(40))
-
-    def p_value(*sides):
-        made = ([replace(base, average_precision={20: np.full(40, x)}) for x in s] for s in sides)
-        return compare(*made, resamples=1).seeds_p_value
-
-    a, b = np.array([0.4, 0.5]), np.array([0.6, 0.7])  # of one variance: two degrees of freedom
-    t = (b.mean() - a.mean()) / np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2)
-    assert p_value(a, b) == pytest.approx(1 - t / np.sqrt(t**2 + 2))
-    assert p_value([0.3] * 3, [0.5, 0.6, 0.7]) < 0.1  # a baseline that no seed moves
-    assert np.isnan(p_value([0.3], [0.5, 0.6])) and np.isnan(p_value([0.3] * 3, [0.5] * 3))
-    rng = np.random.default_rng(3)
-    found = [p_value(rng.normal(0.5, 0.1, 3), rng.normal(0.5, 0.02, 3)) for _ in range(400)]
-    assert 0.01 < np.mean(np.array(found) < 0.05) < 0.09  # and two standard errors would be 0.2
-
-
 def test_compare_refuses_what_cannot_be_compared():
     a = with_scores(np.ones(50))
     for changes in [{"ties": "best"}, {"denominator": "min"}, {"exclude_self": True}]:

@@ -1,10 +1,8 @@
-"""Is A better than B? A paired bootstrap over queries, and Welch's test over seeds.
+"""Is A better than B? A paired bootstrap over queries, after averaging over seeds.
 
-A difference in mAP means something when it is larger than what other queries would make of it, and
-than what other seeds would.
+A difference in mAP means something when it is larger than what other queries would make of it.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,16 +16,14 @@ from vidhash_lab.retrieval.metrics import Evaluation
 class Comparison:
     """Mean average precision at k of two sides, a and b, over the same queries.
 
-    `difference` is a - b, `interval` its 95% bootstrap interval over queries, `p_value` two-sided;
-    `seeds_p_value` is that of Welch's t-test between the seeds' means, NaN where a side has one
-    seed or neither varies. `mean` and `deviation` (NaN for one) over `seeds` are pairs (a, b).
+    `difference` is a - b, `interval` its 95% bootstrap interval over queries, `p_value` two-sided.
+    `mean` and `deviation` (NaN for one) over `seeds` are pairs (a, b).
     """
 
     k: int
     difference: float
     interval: tuple[float, float]
     p_value: float
-    seeds_p_value: float
     mean: tuple[float, float]
     deviation: tuple[float, float]
     seeds: tuple[int, int]
@@ -48,10 +44,9 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
-    """Ask whether a is better than b at k, over queries (bootstrap) and over seeds (Welch).
+    """Ask whether a is better than b at k by a paired bootstrap over queries.
 
-    The bootstrap is paired and averages evaluations of several seeds. ValueError unless queries
-    and protocol agree.
+    Evaluations of several seeds are averaged. ValueError unless queries and protocol agree.
     """
     sides = [[s] if isinstance(s, Evaluation) else list(s) for s in (evaluation_a, evaluation_b)]
     _check_comparable(sides, k)
@@ -70,22 +65,10 @@ def compare(
         difference=float(difference.mean()),
         interval=tuple(np.quantile(means, [0.025, 0.975]).tolist()),
         p_value=float(min(1.0, 2 * tail)),
-        seeds_p_value=_welch(*runs),
         mean=tuple(float(run.mean()) for run in runs),
         deviation=tuple(float(run.std(ddof=1)) if len(run) > 1 else np.nan for run in runs),
         seeds=tuple(len(run) for run in runs),
     )
-
-
-def _welch(a, b):
-    """Two-sided p-value of Welch's t-test between two samples, of any two variances."""
-    if min(len(a), len(b)) < 2 or not np.ptp(a) + np.ptp(b):
-        return np.nan
-    from scipy.stats import ttest_ind  # scipy.stats takes a second to import
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)  # a side that is still
-        return float(ttest_ind(a, b, equal_var=False).pvalue)
 
 
 def _check_comparable(sides, k):
