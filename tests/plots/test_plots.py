@@ -64,6 +64,7 @@ def every_figure():
     yield plots.gates(FRAMES, {"one": GENERATOR.random((25, 8)), "two": GENERATOR.random((25, 8))})
     yield plots.scenes(FRAMES, {"found": [0] * 25, "true": range(25)})
     yield plots.variants(("x", {"a": [0.1, 0.2]}), ("y", {"a": [1, 2]}), note="n")
+    yield plots.spreads(("x", {"a": [0, 0, 1]}), ("y", {"a": [1, 2]}), note="n", share_x=True)
     yield plots.ablation({"a": [0.1, 0.2], "b": [0.3]}, {"a": 0.4}, xlabel="mAP", source="paper")
     yield plots.training_curves({"one": history(), "other": history()})
     yield plots.mean_curves([0.1, 0.5], {"ConMH": [[0.1, 0.2], [0.3, 0.4]]}, xlabel="x", ylabel="y")
@@ -163,6 +164,13 @@ def test_a_method_has_one_colour_in_every_figure_and_no_other_method_has_it():
         assert [to_rgb(bar.get_facecolor()[:3]) for bar in bars] == [
             to_rgb(each) for each in (colour, plots.INK)
         ]
+
+
+def test_a_spread_goes_no_further_than_its_values():
+    (axis,) = plots.spreads(("bits", {"half the size": [0, 0, 0, 9]})).axes
+    (ends,) = axis.containers[0][2][0].get_segments()
+    np.testing.assert_allclose(ends[:, 0], np.quantile([0, 0, 0, 9], (0.25, 0.75)))
+    assert axis.lines[0].get_xdata().tolist() == [0]
 
 
 def test_no_bar_begins_at_the_edge_of_a_logarithmic_axis():

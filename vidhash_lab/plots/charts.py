@@ -30,6 +30,26 @@ def variants(*panels: tuple[str, Runs], note: str = "", share_x: bool = False) -
     return figure
 
 
+def spreads(*panels: tuple[str, Runs], note: str = "", share_x: bool = False) -> Figure:
+    """Draw panels (xlabel, {name: (n,)}) side by side: median, middle half, and every value.
+
+    For what varies from video to video; over seeds, `variants` shows mean and deviation.
+    """
+    figure, axes = new_panels(1.3 + 0.4 * len(panels[0][1]), len(panels), note, sharex=share_x)
+    for axis, (xlabel, values) in zip(axes, panels):
+        for row, (name, each) in enumerate(values.items()):
+            low, middle, high = np.quantile(each, (0.25, 0.5, 0.75))
+            colour, ends = method_colour(name), [[middle - low], [high - middle]]
+            axis.errorbar(middle, row, xerr=ends, marker="o", color=colour, capsize=4)
+            below = [row + 0.2] * len(each)
+            axis.scatter(each, below, s=18, facecolors="none", edgecolors=colour)
+        name_rows(axis, values)
+        _few_ticks(axis)
+        finish(axis, xlabel)
+        axis.tick_params(labelleft=axis is axes[0])
+    return figure
+
+
 def ablation(
     scores: Runs, published: Mapping[str, float], *, xlabel: str, note: str = "", source: str = ""
 ) -> Figure:
