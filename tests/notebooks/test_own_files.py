@@ -1,4 +1,4 @@
-"""Every notebook runs on data that is not ours: no thumbnails, no stories, T, D and C of its own."""
+"""Every notebook runs on data of others: no thumbnails, no stories, T, D and C of their own."""
 
 from pathlib import Path
 
