@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 METRICS_TYPE = "application/vnd.vidhash-lab.metrics+json"
 WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
+WIDGET_LINE = "(A widget stands here in JupyterLab: a page has no kernel to ask.)"
 FIGURES_VARIABLE = "VIDHASH_LAB_FIGURES"  # set by a refresh alone: only full runs write figures
 FOLDER_VARIABLE = "VIDHASH_LAB_RUN"  # where the notebook that runs may leave files
 
@@ -165,18 +166,26 @@ def _file_hash(path):
 
 
 def clean(notebook: "NotebookNode") -> "NotebookNode":
-    """Strip timings, progress bars, widgets without state; pictures keep 256 colours."""
+    """Strip timings and progress bars; a widget leaves a line, a picture keeps 256 colours."""
     for place in (notebook, *notebook.cells):
         for key in ("papermill", "widgets", "execution"):
             place.metadata.pop(key, None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            shown = [output for output in cell.outputs if output.get("name") != "stderr"]
-            cell.outputs = [o for o in shown if WIDGET_TYPE not in o.get("data", {})]
+            cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
             for output in cell.outputs:
+                if WIDGET_TYPE in output.get("data", {}):
+                    output.data = {"text/plain": WIDGET_LINE}
                 if png := output.get("data", {}).get("image/png"):
                     output.data["image/png"] = _in_256_colours(png)
     return notebook
+
+
+def _is_progress(output):
+    """Tell whether an output is a progress bar, as text or as a widget: "3/9 [… 1.2it/s"."""
+    shown = output.get("data", {})
+    is_bar = WIDGET_TYPE in shown and "it/s" in shown.get("text/plain", "")
+    return is_bar or output.get("name") == "stderr"
 
 
 def _in_256_colours(png):
@@ -204,13 +213,16 @@ def refresh(notebook: str | Path, figures: str | Path) -> None:
 
 
 def write_html(notebook: str | Path) -> Path:
-    """Convert an executed notebook to HTML beside it, cleaned as it would be committed -> path."""
+    """Convert an executed notebook to HTML beside it, cleaned as it would be committed -> path.
+
+    The page is one file and makes no request (`vidhash_lab.runs.pages`).
+    """
     import nbformat
-    from nbconvert import HTMLExporter
+
+    from vidhash_lab.runs.pages import page_of
 
     path = Path(notebook).with_suffix(".html")
-    html, _ = HTMLExporter().from_notebook_node(clean(nbformat.read(notebook, as_version=4)))
-    _write_text(path, html)
+    _write_text(path, page_of(clean(nbformat.read(notebook, as_version=4))))
     return path
 
 
