@@ -21,7 +21,7 @@ FIGURES = ("00_search.png",)
 
 def pages() -> dict[str, bytes]:
     """Make every file of the book's source -> {path within it: content}."""
-    written = [path for kind in ("md", "css", "js") for path in BOOK.rglob(f"*.{kind}")]
+    written = [path for kind in ("md", "css", "js", "svg") for path in BOOK.rglob(f"*.{kind}")]
     found = {str(path.relative_to(BOOK)): path.read_bytes() for path in written}
     found |= {f"static/{name}": (ROOT / "figures" / name).read_bytes() for name in FIGURES}
     found |= course.pages(ROOT) | reference.pages(ROOT)

@@ -2,9 +2,9 @@
 
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
-import tomllib
 from docutils import nodes
 
 import vidhash_lab
@@ -27,11 +27,13 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 80
 nitpicky = False
+exclude_patterns = ["howto/method_code.md"]  # howto/method.md includes it
 suppress_warnings = ["config.cache"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "vidhash_lab"
 html_static_path = ["static"]
+html_favicon = "static/favicon.svg"
 html_css_files = ["book.css"]
 html_js_files = [("leaderboard.js", {"defer": "defer"})]
 html_show_sourcelink = False
@@ -39,6 +41,12 @@ html_copy_source = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
 html_theme_options = {
+    "logo": {
+        "text": "vidhash_lab",
+        "image_light": "static/favicon.svg",
+        "image_dark": "static/favicon.svg",
+        "alt_text": "",
+    },
     "navbar_end": ["theme-switcher"],
     "show_prev_next": True,
     "navigation_with_keys": False,  # arrow keys scroll
@@ -73,7 +81,7 @@ def describe_figures(app, doctree):
 def docstring_as_text(app, what, name, obj, options, lines):
     """Read docstrings as they are written: stars and bars are no markup, `>>>` is an example."""
     if inspect.ismodule(obj):
-        del lines[1:]  # a page of the reference opens with words of its own
+        lines.clear()  # its words open the section already (`reference.py`)
     for number, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...", ":")):
             parts = re.split(r"(``?[^`]+``?)", line)

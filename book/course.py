@@ -77,7 +77,9 @@ def _page(folder, name):
         notebook.cells += _solutions(nbformat.read(solutions, as_version=4))
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(r"](\1)", cell.source).replace(f"]({name}.ipynb)", "](#solutions)")
+            cell.source = LINK.sub(r"](\1)", cell.source).replace(
+                f"]({name}.ipynb)", "](#solutions)"
+            )
     notebook.metadata["alts"] = "\n".join(_alts(notebook))
     return notebook
 

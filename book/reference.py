@@ -11,9 +11,11 @@ import vidhash_lab
 
 CORE = "core"
 CORE_WORDS = "Losses, training, checkpoints, recipes: the modules at the top of the package."
-OPENING = "What users call most stands at the top: `from vidhash_lab import …`. Every other name is \
+OPENING = (
+    "What users call most stands at the top: `from vidhash_lab import …`. Every other name is \
 imported from its module. Shapes use letters for dimensions: B a batch, T frames, D features, \
 K bits, N videos, C categories."
+)
 
 
 def pages(root: Path) -> dict[str, bytes]:
@@ -54,7 +56,9 @@ def _index(rooms):
         thing = getattr(vidhash_lab, name)
         if hasattr(thing, "__qualname__"):
             first = inspect.cleandoc(thing.__doc__).split("\n")[0].replace("|", r"\|")
-            lines.append(f"| {{py:obj}}`{name} <{thing.__module__}.{thing.__qualname__}>` | {first} |")
+            lines.append(
+                f"| {{py:obj}}`{name} <{thing.__module__}.{thing.__qualname__}>` | {first} |"
+            )
     lines += ["", "| room | what is in it |", "|---|---|"]
     lines += [f"| [{room}]({room}.md) | {words} |" for room, (words, _) in rooms.items()]
     return "\n".join([*lines, "", "```{toctree}", ":hidden:", "", *rooms, "```", ""])
