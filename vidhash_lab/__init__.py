@@ -7,6 +7,7 @@ from vidhash_lab.data.catalog import open_dataset
 from vidhash_lab.data.features import FeatureSet, VideoDataset
 from vidhash_lab.data.files import DataError
 from vidhash_lab.data.released.export import export
+from vidhash_lab.installation import about
 from vidhash_lab.literature import published
 from vidhash_lab.models import METHODS
 from vidhash_lab.models.autossvh import AutoSSVH, AutoSSVHConfig
@@ -30,9 +31,9 @@ __all__ = [
     "BTH", "CHAIN", "ITQ", "LSH", "MCMSH", "METHODS", "PCAH", "S5VH", "AutoSSVH", "AutoSSVHConfig",
     "BTHConfig", "CHAINConfig", "ConMH", "ConMHConfig", "CosineDecay", "DataError", "Evaluation",
     "FeatureSet", "HammingIndex", "History", "MCMSHConfig", "S5VHConfig", "StepDecay",
-    "VideoDataset", "VideoHasher", "compare", "encode", "evaluate", "export", "export_codes",
-    "extract", "fit", "load", "load_released", "near_duplicates", "open_dataset", "pack",
-    "published", "published_recipe", "save", "score", "twin_probe", "unpack",
+    "VideoDataset", "VideoHasher", "about", "compare", "encode", "evaluate", "export",
+    "export_codes", "extract", "fit", "load", "load_released", "near_duplicates", "open_dataset",
+    "pack", "published", "published_recipe", "save", "score", "twin_probe", "unpack",
 ]  # fmt: skip
 
 _VIDEOS = {"extract": "extraction", "near_duplicates": "near_duplicates"}

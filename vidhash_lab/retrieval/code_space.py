@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vidhash_lab.extras import needs
 from vidhash_lab.retrieval.codes import unpack
 from vidhash_lab.retrieval.hamming import check_codes, checked_words, count_distances
 from vidhash_lab.retrieval.metrics import evaluate
@@ -72,6 +73,7 @@ def project(
 
     More `n_neighbors`, 2 to N-1, show more of the whole; `min_dist` is how tightly points may lie.
     """
+    needs("notebooks", "umap")
     import umap  # compiles for seconds at its import, and only maps need it
 
     N, K = len(codes), 8 * codes.shape[1]

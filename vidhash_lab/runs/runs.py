@@ -38,6 +38,14 @@ FIGURES_VARIABLE = "VIDHASH_LAB_FIGURES"  # set by a refresh alone: only full ru
 FOLDER_VARIABLE = "VIDHASH_LAB_RUN"  # where the notebook that runs may leave files
 
 
+HELP = """Run notebooks from top to bottom, with parameters of your own.
+
+  vidhash run notebooks/02_masking_ratio.ipynb -p bits 16 -p dataset features.h5
+
+Each run is a folder in --folder: the executed notebook, a page to look at, and metrics.json."""
+PARAMETER = "one of the names in the notebook's parameters cell, and its value; as often as needed"
+
+
 def run_notebook(
     notebook: str | Path,
     folder: str | Path,
@@ -226,15 +234,17 @@ def write_html(notebook: str | Path) -> Path:
     return path
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Run notebooks from the command line."""
     import yaml
 
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("notebooks", nargs="+", type=Path)
-    parser.add_argument("--folder", type=Path, default=Path("build/runs"))
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    parser.add_argument("--refresh", action="store_true", help="write back cleaned, with figures")
+    examples = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=prog, description=HELP, formatter_class=examples)
+    add = parser.add_argument
+    add("notebooks", nargs="+", type=Path, help="paths of notebooks")
+    add("--folder", type=Path, default=Path("build/runs"), help="where runs go (build/runs)")
+    add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=PARAMETER)
+    add("--refresh", action="store_true", help="write it back cleaned, with its figures")
     options = parser.parse_args(arguments)
     parameters = {name: yaml.safe_load(value) for name, value in options.p}
     if options.refresh and parameters:
