@@ -14,8 +14,13 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 LOADERS = ("html_head_js", "jupyter_widgets", "html_head_js_mathjax", "html_head_js_mermaidjs")
-TEMPLATE = "{% extends 'index.html.j2' %}" + "".join(
-    f"{{% block {name} %}}{{% endblock %}}" for name in LOADERS
+NOTHING = "".join(f"{{% block {name} %}}{{% endblock %}}" for name in LOADERS)
+# nbconvert's page for JupyterLab's look leaves a picture's `alt` out.
+TEMPLATE = (
+    """{% extends "index.html.j2" %}
+{% block data_png scoped %}{% set alt = output | get_metadata("alt", "image/png") or "" %}
+{{ super() | replace("<img ", '<img alt="' ~ alt | escape_html ~ '" ', 1) }}{% endblock %}"""
+    + NOTHING
 )
 
 
