@@ -47,8 +47,8 @@ def client():
     torch.set_num_threads(1)  # as dask starts its workers: sums are then the same
     with (
         dask.config.set(PATIENT),
-        LocalCluster(**size, dashboard_address=None, env=paths) as workers,
-        Client(workers, timeout="300s") as client,
+        LocalCluster(**size, dashboard_address=":0", env=paths) as workers,
+        Client(workers, timeout="300s", set_as_default=False) as client,
     ):
         yield client
     torch.set_num_threads(threads)
@@ -60,7 +60,7 @@ def small_cluster():
     from distributed import Client, LocalCluster
 
     size = {"n_workers": 1, "processes": False, "memory_limit": "300MB"}
-    with LocalCluster(**size, dashboard_address=None) as workers:
+    with LocalCluster(**size, dashboard_address=":0") as workers:
         with Client(workers, set_as_default=False) as client:
             yield client
 
@@ -88,7 +88,7 @@ def killed_in_the_second_task(monkeypatch, module, name, folder):
     return lambda: (folder / "1").exists()
 
 
-def random_sets(queries=300, items=700, width=2, labels=70, seed=0):
+def random_sets(queries=100, items=700, width=2, labels=70, seed=0):
     """Codes and labels, many of them tied: the blocks of the tests below cut all of them."""
     rng = np.random.default_rng(seed)
     found = [rng.integers(0, 256, (n, width), dtype=np.uint8) for n in (queries, items)]
@@ -108,8 +108,8 @@ def assert_same(ours, theirs):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Cut into blocks of 100 items or so, and a few queries."""
-    monkeypatch.setattr(cluster, "BLOCK_BYTES", 100 * 24)
+    """Cut into blocks of 200 items, and a few queries."""
+    monkeypatch.setattr(cluster, "BLOCK_BYTES", 200 * 24)
 
 
 # ---- evaluation ----------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_no_query_finds_itself_in_any_block(client, small_blocks):
     sets = query_codes, query_codes, query_labels, query_labels
     ours = evaluate(*sets, exclude_self=True, client=client)
     assert_same(ours, evaluate(*sets, exclude_self=True))
-    assert ours.histograms[0].sum() == 300 * 299
+    assert ours.histograms[0].sum() == 100 * 99
 
 
 def test_ties_that_need_an_order_say_why_they_cannot(client, random_features):
@@ -180,7 +180,8 @@ def test_each_worker_keeps_its_model(client, random_features, tmp_path):
     (tmp_path / str(os.getpid())).unlink(missing_ok=True)  # copies that were made here
     assert np.array_equal(encode(model, data.train, batch_size=4, client=client), before)
     loads = [path.read_text() for path in tmp_path.glob("[0-9]*") if path.name != str(os.getpid())]
-    assert 1 <= len(loads) and all(len(dots) <= 3 for dots in loads), loads  # of 25 tasks or more
+    # Of 25 tasks; on its way from a worker to the next, a model is copied too.
+    assert 1 <= len(loads) and sum(map(len, loads)) <= 10, loads
 
 
 def test_an_encoding_outlives_a_worker(client, random_features, monkeypatch, tmp_path):
@@ -232,7 +233,7 @@ def test_a_sharded_index_finds_what_one_finds(client, width):
 def test_blocks_of_queries(client, monkeypatch):
     queries, database, *_ = random_sets()
     index = ShardedIndex(database[::-1], client)
-    monkeypatch.setattr(cluster, "BLOCK_BYTES", 12 * 7 * 2 * 90)
+    monkeypatch.setattr(cluster, "BLOCK_BYTES", 12 * 7 * 2 * 30)
     assert_equal_to_one_index(index, database[::-1], queries, (7,))
 
 
@@ -378,6 +379,7 @@ def test_an_extraction_outlives_a_worker_and_keeps_its_parts(client, films, monk
     monkeypatch.setattr(extraction, "_extract_files", deadly)
     report = extract(films, tmp_path / "shards.h5", **OPTIONS, client=client)
     monkeypatch.undo()
+    monkeypatch.setattr(extraction, "FRAMES_AT_ONCE", 1)  # the same batches, hence the same sums
     extract(films, tmp_path / "whole.h5", **OPTIONS)
     assert_same_rows(report, tmp_path / "whole.h5")
     kept = (folder / "kept").read_text().split("\n")
@@ -441,7 +443,7 @@ def test_a_cluster_without_workers_is_an_error(monkeypatch):
     from distributed import Client, LocalCluster
 
     monkeypatch.setattr(cluster, "WAIT", 0.1)
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as nobody:
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as nobody:
         with Client(nobody, set_as_default=False) as client:
             with pytest.raises(RuntimeError, match=r"had no worker within 0\.1 s"):
                 evaluate(*random_sets(), client=client)

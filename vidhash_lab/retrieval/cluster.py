@@ -206,19 +206,12 @@ class ShardedIndex:
                         part[start:stop] if path is None else (path, int(start), int(stop))
                     )
             self._shards.append((shard.start, submit(client, _build, pieces)))
-        self._wait()
+        for _, shard in self._shards:
+            if error := shard.exception():  # waits until it is built
+                raise error
 
     def __len__(self) -> int:
         return self._length
-
-    def _wait(self):
-        """Wait until the shards are built, or raise what hinders it."""
-        from distributed import wait
-
-        for _, shard in self._shards:
-            wait(shard)
-            if shard.status == "error":
-                shard.result()
 
     def search(self, query_codes: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the k nearest of (Q, K/8) codes -> distances (Q, k) int32, ids (Q, k) int64.
