@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidhash_lab import CHAIN, CHAINConfig, FeatureSet, encode, fit, load, save
+from vidhash_lab import CHAIN, CHAINConfig, FeatureSet, VideoDataset, encode, fit, load, save
 from vidhash_lab.models.chain import find_scenes, segment_sample
 
 TINY = {"bits": 16, "num_frames": 10, "feature_dim": 12, "hidden_dim": 16, "heads": 2}
@@ -143,3 +143,11 @@ def test_trains_saves_and_encodes(viewed, tmp_path):
 def test_a_clip_longer_than_the_video_is_refused():
     with pytest.raises(ValueError, match="clip_frames is 11"):
         CHAINConfig(**TINY | {"clip_frames": 11})
+
+
+@pytest.mark.parametrize("T, M", [(10, 10), (25, 12)])
+def test_a_clip_of_short_videos_has_all_their_frames(random_features, T, M):
+    videos = FeatureSet(random_features(shape=(8, T, 6)))
+    data = VideoDataset("short", videos, videos, videos)
+    assert CHAIN.for_dataset(data, 16).config.clip_frames == M
+    assert CHAIN.for_dataset(data, 16, clip_frames=3).config.clip_frames == 3

@@ -55,6 +55,12 @@ class CHAIN(VideoHasher):
 
     Config = CHAINConfig
 
+    @classmethod
+    def for_dataset(cls, dataset, bits: int = 64, seed: int = 0, **changes) -> "CHAIN":
+        """Build the model as every method is; a clip has no more frames than a video."""
+        most = min(CHAINConfig.clip_frames, dataset.num_frames)
+        return super().for_dataset(dataset, bits, seed, **{"clip_frames": most} | changes)
+
     def __init__(self, config):
         super().__init__(config)
         c = config
