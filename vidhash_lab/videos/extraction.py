@@ -364,7 +364,7 @@ def _describe(clips, backbone, settings):
             yield [clip]
             continue
         waiting.append(clip)
-        if sum(len(clip.frames) for _, clip, _ in waiting) >= FRAMES_AT_ONCE:
+        if len(waiting) * len(clip[1].frames) >= FRAMES_AT_ONCE:  # all have as many
             yield _rows(waiting, backbone, settings)
             waiting = []
     if waiting:
