@@ -85,10 +85,8 @@ class Fit:
         kind = "gray" if self._shape.grey else "rgb24"
         # One thread: the threads decode different files already.
         picture = self._reformatter.reformat(frame, format=kind, threads=1).to_ndarray()
-        aspect, turned = (
-            Fraction(frame.width, frame.height) * self._pixel_aspect,
-            orientation(frame),
-        )
+        aspect = Fraction(frame.width, frame.height) * self._pixel_aspect
+        turned = orientation(frame)
         return self._shape(upright(picture, turned), 1 / aspect if turned[0] else aspect)
 
 
