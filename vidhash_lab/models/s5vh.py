@@ -105,8 +105,8 @@ class Scan(nn.Module):
         u, gate = self.in_proj(x).chunk(2, dim=-1)  # (B, T, E) each
         u = causal_convolution(u, self.conv1d.weight[:, 0].T, self.conv1d.bias)
         rank, write, read = self.x_proj(u).split((self.rank, STATE, STATE), dim=-1)
-        step = F.softplus(self.dt_proj(rank))
-        return self.out_proj(gated_scan(u, step, -self.A_log.exp(), write, read, self.D, gate))
+        A, pace = -self.A_log.exp(), self.dt_proj(rank)
+        return self.out_proj(gated_scan(u, pace, A, write, read, self.D, gate))
 
 
 class Block(nn.Module):
