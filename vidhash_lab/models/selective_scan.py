@@ -129,15 +129,16 @@ def _for_each_thread(shared):
 
 
 def _in_threads(function, shared, *rows):
-    """Call a compiled function in torch's number of threads, each with its share of the rows."""
+    """Call a compiled function in torch's number of threads, each with its share of the rows.
+
+    Numbers below 1e-38 are zero there: a gradient that goes back through many decays becomes as
+    small, and a processor takes a hundred cycles for each.
+    """
     count = torch.get_num_threads()
     shares = zip(*(each.detach().tensor_split(count) for each in rows))
     calls = [[x.detach().numpy() for x in (*shared, *share)] for share in shares]
-    if count == 1:
-        function(*calls[0])
-    else:
-        with ThreadPoolExecutor(count) as executor:
-            list(executor.map(lambda call: function(*call), calls))
+    with ThreadPoolExecutor(count, "scan", torch.set_flush_denormal, (True,)) as executor:
+        list(executor.map(lambda call: function(*call), calls))
 
 
 @njit(**COMPILED, inline="always")
