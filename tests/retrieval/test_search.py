@@ -1,5 +1,7 @@
 """The Hamming index, exact and approximate, against a sort of all distances."""
 
+import pickle
+
 import h5py
 import numpy as np
 import pytest
@@ -111,6 +113,19 @@ def test_all_within_a_radius(kind, radius):
         inside = set(np.flatnonzero(true <= radius).tolist())
         few = kind == KINDS["some"]
         assert set(ids.tolist()) <= inside if few else set(ids.tolist()) == inside
+
+
+@kinds
+def test_an_index_pickles(kind):
+    codes, queries = clustered_codes(500), clustered_codes(40, seed=1)
+    index = HammingIndex(codes, **kind)
+    index.remove([3, 77])
+    found = pickle.loads(pickle.dumps(index))
+    for k in (1, 50, 498):
+        for ours, theirs in zip(found.search(queries, k), index.search(queries, k)):
+            assert np.array_equal(ours, theirs)
+    assert found.add(codes[:2]).tolist() == index.add(codes[:2]).tolist() == [500, 501]
+    assert (len(found), found.lists, found.probes) == (500, index.lists, index.probes)
 
 
 def test_a_radius_may_hold_nothing():
@@ -327,7 +342,17 @@ def test_retrieve_without_labels_judges_nothing(random_features):
     dataset = open_dataset(random_features(shape=(30, 4, 8), labels=0))
     codes = random_codes(30, 2, 0)
     distances, found, relevant = retrieve(dataset, HammingIndex(codes), codes, 3, 5)
-    assert (distances[0], found.shape, relevant) == (0, (5,), None)
+    assert (distances.shape, found.shape, relevant) == ((5,), (5,), None)
+
+
+@pytest.mark.parametrize("query", [0, 3, 29])
+def test_a_video_of_a_set_that_queries_itself_is_not_among_its_results(random_features, query):
+    dataset = open_dataset(random_features(shape=(30, 4, 8)))
+    for codes in (random_codes(30, 2, 0), np.zeros((30, 2), np.uint8)):
+        distances, found, relevant = retrieve(dataset, HammingIndex(codes), codes, query, 5)
+        every = np.delete(np.bitwise_count(codes[query] ^ codes).sum(axis=1), query)
+        assert query not in found and distances.tolist() == sorted(every.tolist())[:5]
+        assert len(found) == len(relevant) == len(set(found.tolist())) == 5
 
 
 def test_nearest_frames_of_frames_are_themselves(random_features):
