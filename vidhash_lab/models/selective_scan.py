@@ -95,13 +95,13 @@ class _GatedScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, d_y):
-        rate, skip, *given, scanned = ctx.saved_tensors
+        rate, skip, *given, gate, scanned = ctx.saved_tensors
+        d_gate, d_scanned = torch.empty_like(gate), torch.empty_like(gate)
+        _in_threads(gate_backward, (), gate, scanned, d_y.contiguous(), d_gate, d_scanned)
         found = [torch.empty_like(x) for x in given]
         d_rate, d_skip = _for_each_thread(rate), _for_each_thread(skip)
-        _in_threads(
-            scan_backward, (rate, skip), *given, scanned, d_y.contiguous(), *found, d_rate, d_skip
-        )
-        d_u, d_pace, d_write, d_read, d_gate = found
+        _in_threads(scan_backward, (rate, skip), *given, d_scanned, *found, d_rate, d_skip)
+        d_u, d_pace, d_write, d_read = found
         return d_u, d_pace, d_rate.sum(0).T, d_write, d_read, d_skip.sum(0), d_gate
 
 
@@ -198,40 +198,33 @@ def scan_forward(rate, skip, u, pace, write, read, gate, scanned, y):
 
 
 @njit(**COMPILED, cache=True)
+def gate_backward(gate, scanned, d_y, d_gate, d_scanned):
+    """Fill d_gate and d_scanned (B, T, E) in."""
+    B, T, E = gate.shape
+    for b in range(B):
+        for t in range(T):
+            for e in range(E):
+                share = sigmoid(gate[b, t, e])
+                d_scanned[b, t, e] = d_y[b, t, e] * gate[b, t, e] * share
+                d_gate[b, t, e] = d_y[b, t, e] * scanned[b, t, e] * silu_slope(gate[b, t, e], share)
+
+
+@njit(**COMPILED, cache=True)
 def scan_backward(
-    rate,
-    skip,
-    u,
-    pace,
-    write,
-    read,
-    gate,
-    scanned,
-    d_y,
-    d_u,
-    d_pace,
-    d_write,
-    d_read,
-    d_gate,
-    d_rate,
-    d_skip,
+    rate, skip, u, pace, write, read, d_y, d_u, d_pace, d_write, d_read, d_rate, d_skip
 ):
     """Fill the gradients in, as what they are of; add to d_rate (1, S, E) and d_skip (1, E)."""
     B, T, E = u.shape
     decay, left = np.empty((2, T, *rate.shape), np.float32)  # left of the state before
-    step, written, d_scanned = np.empty((3, T, E), np.float32)
-    state = np.empty(rate.shape, np.float32)
-    d_step, d_written = np.empty(E, np.float32), np.empty(E, np.float32)
+    step, written = np.empty((2, T, E), np.float32)
+    # One array each: a loop that writes into two parts of one stays out of vector registers.
+    d_step, d_written, state = np.empty(E, np.float32), np.empty(E, np.float32), np.empty_like(rate)
     for b in range(B):
         state[:] = 0
         for t in range(T):
             for e in range(E):
                 step[t, e] = softplus(pace[b, t, e])
                 written[t, e] = step[t, e] * u[b, t, e]
-            for e in range(E):
-                share = sigmoid(gate[b, t, e])
-                d_scanned[t, e] = d_y[b, t, e] * gate[b, t, e] * share
-                d_gate[b, t, e] = d_y[b, t, e] * scanned[b, t, e] * silu_slope(gate[b, t, e], share)
             for s in range(len(rate)):
                 for e in range(E):
                     decay[t, s, e] = exp(step[t, e] * rate[s, e])
@@ -240,14 +233,13 @@ def scan_backward(
         later = state  # the gradient that comes from later states
         later[:] = 0
         for t in range(T - 1, -1, -1):
-            d_written[:] = 0
-            d_step[:] = 0
+            d_step[:] = d_written[:] = 0
             for s in range(len(rate)):
                 w, r, d_w, d_r = write[b, t, s], read[b, t, s], np.float32(0), np.float32(0)
                 for e in range(E):
-                    d_state = later[s, e] + r * d_scanned[t, e]
+                    d_state = later[s, e] + r * d_y[b, t, e]
                     later[s, e] = decay[t, s, e] * d_state
-                    d_r += (left[t, s, e] + w * written[t, e]) * d_scanned[t, e]
+                    d_r += (left[t, s, e] + w * written[t, e]) * d_y[b, t, e]
                     d_w += d_state * written[t, e]
                     d_written[e] += w * d_state
                     # The decay's exponent is step A: its gradient is d_state exp(step A) h_(t-1).
@@ -256,12 +248,10 @@ def scan_backward(
                     d_step[e] += d_exponent * rate[s, e]
                 d_write[b, t, s], d_read[b, t, s] = d_w, d_r
             for e in range(E):
-                d_step[e] += d_written[e] * u[b, t, e]
-                d_pace[b, t, e] = d_step[e] * sigmoid(pace[b, t, e])
-                d_u[b, t, e] = d_written[e] * step[t, e]
+                d_skip[0, e] += u[b, t, e] * d_y[b, t, e]
+                d_u[b, t, e] = d_written[e] * step[t, e] + skip[e] * d_y[b, t, e]
             for e in range(E):
-                d_u[b, t, e] += skip[e] * d_scanned[t, e]
-                d_skip[0, e] += u[b, t, e] * d_scanned[t, e]
+                d_pace[b, t, e] = (d_step[e] + d_written[e] * u[b, t, e]) * sigmoid(pace[b, t, e])
 
 
 @njit(**COMPILED, cache=True)
