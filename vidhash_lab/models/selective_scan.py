@@ -213,7 +213,10 @@ def gate_backward(gate, scanned, d_y, d_gate, d_scanned):
 def scan_backward(
     rate, skip, u, pace, write, read, d_y, d_u, d_pace, d_write, d_read, d_rate, d_skip
 ):
-    """Fill the gradients in, as what they are of; add to d_rate (1, S, E) and d_skip (1, E)."""
+    """Fill the gradients in, as what they are of; add to d_rate (1, S, E) and d_skip (1, E).
+
+    A decay's exponent is step A: its gradient is d_state exp(step A) h_(t-1).
+    """
     B, T, E = u.shape
     decay, left = np.empty((2, T, *rate.shape), np.float32)  # left of the state before
     step, written = np.empty((2, T, E), np.float32)
@@ -242,7 +245,6 @@ def scan_backward(
                     d_r += (left[t, s, e] + w * written[t, e]) * d_y[b, t, e]
                     d_w += d_state * written[t, e]
                     d_written[e] += w * d_state
-                    # The decay's exponent is step A: its gradient is d_state exp(step A) h_(t-1).
                     d_exponent = d_state * left[t, s, e]
                     d_rate[0, s, e] += d_exponent * step[t, e]
                     d_step[e] += d_exponent * rate[s, e]
