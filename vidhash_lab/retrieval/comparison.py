@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from vidhash_lab.retrieval.hamming import row_blocks
 from vidhash_lab.retrieval.metrics import Evaluation
@@ -82,6 +81,8 @@ def compare(
 
 def _seed_interval(sides):
     """Welch's 95% interval of the difference of the means of two sides, (runs,) each."""
+    from scipy import stats  # takes a second to import
+
     several = [runs for runs in sides if len(runs) > 1]
     if not several:
         return np.nan, np.nan
