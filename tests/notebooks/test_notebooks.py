@@ -25,8 +25,7 @@ SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 OLDER = "These outputs are of version"
 # Pages whose figures have no text yet: to be gone with the last of them.
 WITHOUT_ALT = [
-    *("00_start_here", "01_data", "02_masking_ratio", "03_chain_tasks", "04_mc_mlp_gating"),
-    *("05_code_space_umap", "06_precision_recall", "07_benchmark", "08_your_own_videos"),
+    *("01_data", "05_code_space_umap", "06_precision_recall", "07_benchmark", "08_your_own_videos"),
     *("10_newer_methods", "solutions/00_start_here", "solutions/01_data"),
     *("solutions/02_masking_ratio", "solutions/05_code_space_umap"),
 ]
