@@ -86,7 +86,7 @@ def every_figure():
     yield plots.hash_centres({"a": centres, "b": -centres}, alike, {"a": "one", "b": "two"})
     yield plots.hash_centres({"a": centres}, alike)
     curves = {"measured": ([1, 10, 100], [2, 30, 400]), "computed": ([1, 100], [1, 100])}
-    yield plots.growth(("N", "ms", curves), ("N", "MB", curves), dashed=["computed"], share_y=True)
+    yield plots.growth(("N", "ms", curves), ("N", "MB", curves), dashed=["computed"], linear=["MB"])
     searched = {"a": ([1, 2], [0.8, 1.0], [1, 2]), "b": ([1, 2], [0.1, 0.2], [1, 2])}
     yield plots.recall_for_time(searched, 90.0, xlabel="milliseconds", note="n")
     yield plots.memory_over_time({"a": ([0, 1], [2, 3])}, ylabel="MB", levels={"file": 5}, note="n")
@@ -244,6 +244,9 @@ def test_what_is_computed_is_dashed_and_what_is_measured_has_points():
     assert [line.get_linestyle() for line in axis.lines] == ["-", "--"]
     assert [line.get_marker() for line in axis.lines] == ["o", "None"]
     assert axis.lines[1].get_ydata().tolist() == [3, 4]
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    (axis,) = plots.growth(("N", "share", curves), linear=["share"]).axes
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "linear")
 
 
 def test_every_number_of_probes_stands_at_its_point():

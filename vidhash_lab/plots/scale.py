@@ -14,18 +14,22 @@ Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]  # {label: (P,) of x and of y
 
 
 def growth(
-    *panels: tuple[str, str, Curves], dashed: Sequence[str] = (), share_y: bool = False
+    *panels: tuple[str, str, Curves], dashed: Sequence[str] = (), linear: Sequence[str] = ()
 ) -> Figure:
-    """Draw panels (xlabel, ylabel, curves) side by side, both axes logarithmic; `dashed` labels
-    are computed, not measured, and have no points."""
-    figure, axes = new_panels(3.6, len(panels), sharey=share_y)
+    """Draw panels (xlabel, ylabel, curves) side by side, on logarithmic axes.
+
+    `dashed` labels are computed, not measured, and have no points; `linear` are the ylabels whose
+    axis is none of the logarithmic ones.
+    """
+    figure, axes = new_panels(3.6, len(panels))
     for axis, (xlabel, ylabel, curves) in zip(axes, panels):
         looks = product("oDs^", COLOURS)
         for (label, (x, y)), (marker, colour) in zip(curves.items(), looks):
             look = {"ls": "--", "color": GREY} if label in dashed else {"marker": marker}
             axis.plot(x, y, label=label, **{"color": colour} | look)
         axis.set_xscale("log")
-        axis.set_yscale("log")
+        if ylabel not in linear:
+            axis.set_yscale("log")
         axis.legend(frameon=False, fontsize=9)
         finish(axis, xlabel, ylabel)
     return figure
