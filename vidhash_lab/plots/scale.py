@@ -25,12 +25,15 @@ def growth(
     for axis, (xlabel, ylabel, curves) in zip(axes, panels):
         looks = product("oDs^", COLOURS)
         for (label, (x, y)), (marker, colour) in zip(curves.items(), looks):
-            look = {"ls": "--", "color": GREY} if label in dashed else {"marker": marker}
-            axis.plot(x, y, label=label, **{"color": colour} | look)
+            look = {"marker": marker, "color": colour}
+            if label in dashed:
+                look = {"ls": ("--", ":", "-.")[list(dashed).index(label) % 3], "color": GREY}
+            axis.plot(x, y, label=label, **look)
         axis.set_xscale("log")
         if ylabel not in linear:
             axis.set_yscale("log")
-        axis.legend(frameon=False, fontsize=9)
+        if curves:
+            axis.legend(frameon=False, fontsize=9)
         finish(axis, xlabel, ylabel)
     return figure
 
@@ -55,7 +58,8 @@ def recall_for_time(
     axis.axhline(1, color=GREY, lw=1)
     axis.axvline(exact, color=GREY, ls="--", label=f"exact search, {exact:,.3g} ms")
     axis.set_xscale("log")
-    axis.legend(frameon=False, loc="lower right")
+    axis.margins(y=0.1)
+    axis.legend(frameon=False, loc="center", bbox_to_anchor=(0.75, 0.35))
     finish(axis, xlabel, "recall", note=note)
     return figure
 
