@@ -1,8 +1,9 @@
 """Evaluation and exact search on two workers of one thread, beside one process of two threads.
 
-    python benchmarks/cluster.py [--items 1000000] [--queries 100000] [--codes 10000000]
+    python benchmarks/cluster.py [--items 1000000] [--queries 100000] [--labels 239]
+        [--codes 10000000]
 
-Random codes of 64 bits; 239 labels, one a video, two for every second one, as in `evaluate.py`. The
+Random codes of 64 bits; labels, one a video, two for every second one, as in `evaluate.py`. The
 cluster is dask's own on this machine: its scheduler lives in this process and shares the two cores.
 The work is seconds on the clock and seconds of processors, of all processes together. Peaks of
 memory are those of each worker above what it had when the libraries were loaded.
@@ -21,18 +22,18 @@ from distributed import Client, LocalCluster
 
 from vidhash_lab import HammingIndex, ShardedIndex, evaluate
 
-WORKERS, LABELS, K, REPEATS = 2, 239, 100, 5
+WORKERS, K, REPEATS = 2, 100, 5
 
 
-def random_videos(count, rng):
+def random_videos(count, num_labels, rng):
     """Random codes (N, 8) and labels (N, C)."""
     codes, labels = (
         rng.integers(0, 256, (count, 8), dtype=np.uint8),
-        np.zeros((count, LABELS), bool),
+        np.zeros((count, num_labels), bool),
     )
     for step in (1, 2):
         rows = np.arange(0, count, step)
-        labels[rows, rng.integers(0, LABELS, len(rows))] = True
+        labels[rows, rng.integers(0, num_labels, len(rows))] = True
     return codes, labels
 
 
@@ -64,10 +65,11 @@ def measured(call, client=None):
     return result, seconds, after - before
 
 
-def compare_evaluation(client, queries, items):
+def compare_evaluation(client, queries, items, num_labels):
     """Evaluate on the workers and here, and print what both took."""
     rng = np.random.default_rng(0)
-    (query_codes, query_labels), (codes, labels) = (random_videos(n, rng) for n in (queries, items))
+    query_codes, query_labels = random_videos(queries, num_labels, rng)
+    codes, labels = random_videos(items, num_labels, rng)
     sets = query_codes, codes, query_labels, labels
     small = query_codes[:2000], codes[:2000], query_labels[:2000], labels[:2000]
     evaluate(*small), evaluate(*small, client=client)  # load what is compiled
@@ -78,7 +80,8 @@ def compare_evaluation(client, queries, items):
     assert all(np.array_equal(a, b) for a, b in zip(ours.histograms, one.histograms))
     assert ours.map_at == one.map_at
     inputs = sum(array.nbytes for array in sets) / 1e6
-    print(f"evaluate {queries:,} queries x {items:,} items; inputs {inputs:,.0f} MB; equal")
+    print(f"evaluate {queries:,} queries x {items:,} items, {num_labels} labels: equal")
+    print(f"  inputs {inputs:,.0f} MB")
     print(f"  one process, {WORKERS} threads   {one_seconds:7.1f} s, {one_work:7.1f} CPU s")
     print(f"  {WORKERS} workers, 1 thread each {seconds:7.1f} s, {work:7.1f} CPU s")
     print(f"  ratio {seconds / one_seconds:.2f} on the clock, {work / one_work:.2f} of CPU")
@@ -118,6 +121,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=100_000)
+    parser.add_argument("--labels", type=int, default=239)
     parser.add_argument("--codes", type=int, default=10_000_000)
     options = parser.parse_args()
     torch.set_num_threads(WORKERS)
@@ -126,7 +130,7 @@ def main():
     size = {"n_workers": WORKERS, "threads_per_worker": 1, "memory_limit": "4GB"}
     with LocalCluster(**size, dashboard_address=None) as cluster, Client(cluster) as client:
         if options.queries:
-            compare_evaluation(client, options.queries, options.items)
+            compare_evaluation(client, options.queries, options.items, options.labels)
         if options.codes:
             compare_search(client, options.codes)
 

@@ -6,10 +6,12 @@ second task, which is sure to hit; files that are made once tell all workers how
 
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -22,6 +24,7 @@ from vidhash_lab.models.baselines import LSH
 from vidhash_lab.models.conmh import ConMH
 from vidhash_lab.retrieval import cluster, codes
 from vidhash_lab.videos import extraction
+from vidhash_lab.videos.backbones import Backbone
 from vidhash_lab.videos.extraction import extract
 from vidhash_lab.videos.writing import write_video
 
@@ -29,6 +32,7 @@ dask = pytest.importorskip("dask")
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")
 
+README = Path(__file__).parents[2] / "README.md"
 PATIENT = {  # a loaded machine is slow, not broken
     "distributed.comm.timeouts.connect": "300s",
     "distributed.comm.timeouts.tcp": "300s",
@@ -38,7 +42,7 @@ PATIENT = {  # a loaded machine is slow, not broken
 
 
 @pytest.fixture(scope="module")
-def client():
+def two_workers():
     from distributed import Client, LocalCluster
 
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -47,11 +51,18 @@ def client():
     torch.set_num_threads(1)  # as dask starts its workers: sums are then the same
     with (
         dask.config.set(PATIENT),
-        LocalCluster(**size, dashboard_address=None, env=paths) as workers,
-        Client(workers, timeout="300s") as client,
+        LocalCluster(**size, dashboard_address=":0", env=paths) as workers,
+        Client(workers, timeout="300s", set_as_default=False) as client,
     ):
         yield client
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def client(two_workers):
+    """Wait until a worker that the test before has killed is there again."""
+    two_workers.wait_for_workers(2, timeout=300)
+    return two_workers
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +71,7 @@ def small_cluster():
     from distributed import Client, LocalCluster
 
     size = {"n_workers": 1, "processes": False, "memory_limit": "300MB"}
-    with LocalCluster(**size, dashboard_address=None) as workers:
+    with LocalCluster(**size, dashboard_address=":0") as workers:
         with Client(workers, set_as_default=False) as client:
             yield client
 
@@ -88,7 +99,7 @@ def killed_in_the_second_task(monkeypatch, module, name, folder):
     return lambda: (folder / "1").exists()
 
 
-def random_sets(queries=300, items=700, width=2, labels=70, seed=0):
+def random_sets(queries=100, items=700, width=2, labels=70, seed=0):
     """Codes and labels, many of them tied: the blocks of the tests below cut all of them."""
     rng = np.random.default_rng(seed)
     found = [rng.integers(0, 256, (n, width), dtype=np.uint8) for n in (queries, items)]
@@ -108,8 +119,8 @@ def assert_same(ours, theirs):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Cut into blocks of 100 items or so, and a few queries."""
-    monkeypatch.setattr(cluster, "BLOCK_BYTES", 100 * 24)
+    """Cut into blocks of 200 items, and a few queries."""
+    monkeypatch.setattr(cluster, "BLOCK_BYTES", 200 * 24)
 
 
 # ---- evaluation ----------------------------------------------------------------------------------
@@ -128,7 +139,7 @@ def test_no_query_finds_itself_in_any_block(client, small_blocks):
     sets = query_codes, query_codes, query_labels, query_labels
     ours = evaluate(*sets, exclude_self=True, client=client)
     assert_same(ours, evaluate(*sets, exclude_self=True))
-    assert ours.histograms[0].sum() == 300 * 299
+    assert ours.histograms[0].sum() == 100 * 99
 
 
 def test_ties_that_need_an_order_say_why_they_cannot(client, random_features):
@@ -180,7 +191,8 @@ def test_each_worker_keeps_its_model(client, random_features, tmp_path):
     (tmp_path / str(os.getpid())).unlink(missing_ok=True)  # copies that were made here
     assert np.array_equal(encode(model, data.train, batch_size=4, client=client), before)
     loads = [path.read_text() for path in tmp_path.glob("[0-9]*") if path.name != str(os.getpid())]
-    assert 1 <= len(loads) and all(len(dots) <= 3 for dots in loads), loads  # of 25 tasks or more
+    # Of 25 tasks; on its way from a worker to the next, a model is copied too.
+    assert 1 <= len(loads) and sum(map(len, loads)) <= 10, loads
 
 
 def test_an_encoding_outlives_a_worker(client, random_features, monkeypatch, tmp_path):
@@ -232,7 +244,7 @@ def test_a_sharded_index_finds_what_one_finds(client, width):
 def test_blocks_of_queries(client, monkeypatch):
     queries, database, *_ = random_sets()
     index = ShardedIndex(database[::-1], client)
-    monkeypatch.setattr(cluster, "BLOCK_BYTES", 12 * 7 * 2 * 90)
+    monkeypatch.setattr(cluster, "BLOCK_BYTES", 12 * 7 * 2 * 30)
     assert_equal_to_one_index(index, database[::-1], queries, (7,))
 
 
@@ -294,7 +306,12 @@ def films(tmp_path_factory):
     return folder
 
 
-OPTIONS = {"num_frames": 3, "backbone": "digits", "labels": "folders", "thumbnails": 8}
+def row_means():
+    """Make a backbone that describes a frame alike in every batch, as no network does to a bit."""
+    return Backbone(lambda x: x.mean((1, 3)).unflatten(1, (8, -1)).mean(2), "means", 32, grey=True)
+
+
+OPTIONS = {"num_frames": 3, "backbone": row_means(), "labels": "folders", "thumbnails": 8}
 
 
 def assert_same_rows(report, whole):
@@ -323,8 +340,13 @@ def test_shards_of_an_extraction_are_the_whole_and_it_goes_on(client, films, tmp
 
 def test_the_number_of_shards_is_that_of_the_first_run(client, films, tmp_path):
     (tmp_path / "a-1-of-3.h5.parts").mkdir()
-    report = extract(films, tmp_path / "a.h5", **OPTIONS, client=client)
+    report = extract(films, tmp_path / "a.h5", 3, "digits", client=client)
     assert [path.name for path in report.paths] == [f"a-{n}-of-3.h5" for n in range(3)]
+    extract(films, tmp_path / "whole.h5", 3, "digits")
+    ours, theirs = (
+        FeatureSet(paths).features[:] for paths in (report.paths, tmp_path / "whole.h5")
+    )
+    assert np.allclose(ours, theirs, rtol=1e-2, atol=1e-3)
     (tmp_path / "a-0-of-4.h5").touch()
     with pytest.raises(DataError, match=r"a\.h5: begun in 3 shards and 4 shards"):
         extract(films, tmp_path / "a.h5", **OPTIONS, client=client)
@@ -340,7 +362,7 @@ def test_what_cannot_be_a_run_of_shards_is_refused(client, films, tmp_path):
     for number in range(3):
         (tmp_path / "broken" / f"{number}.mp4").write_text("words")
     with pytest.raises(DataError, match=r"no video of two frames.*0\.mp4: not a video file"):
-        extract(tmp_path / "broken", tmp_path / "b.h5", **OPTIONS, client=client)
+        extract(tmp_path / "broken", tmp_path / "b.h5", 3, "digits", client=client)
 
 
 def test_an_extraction_outlives_a_worker_and_keeps_its_parts(client, films, monkeypatch, tmp_path):
@@ -384,32 +406,21 @@ def test_an_extraction_outlives_a_worker_and_keeps_its_parts(client, films, monk
     assert [(folder / name).read_text() for name in kept] == ["read "] * len(kept)
 
 
-SLURM = """
-    import os
-    from vidhash_lab import extract
-
-    shard = int(os.environ["SLURM_ARRAY_TASK_ID"]), int(os.environ["SLURM_ARRAY_TASK_COUNT"])
-    out = f"shard-{shard[0]}.h5"
-    extract("films", out, num_frames=3, backbone="digits", labels="folders", thumbnails=8,
-            shard=shard)
-"""
-
-
-def test_the_tasks_of_a_slurm_array_make_one_set(films, tmp_path):
-    """Each task is a process that knows its number and the count from the environment alone."""
+def test_the_readmes_array_of_tasks_makes_one_set(films, tmp_path, monkeypatch):
+    """Each task knows its number from the environment alone."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+    (code,) = [code for code in blocks if "SLURM_ARRAY_TASK_ID" in code]
+    assert code.count(", 8\n") == 1 and code.count("torchvision:resnet50") == 1
+    code = code.replace(", 8\n", ", 2\n").replace("torchvision:resnet50", "digits")
     (tmp_path / "films").symlink_to(films)
-    tasks = []
+    monkeypatch.chdir(tmp_path)
     for number in range(2):
-        told = {"SLURM_ARRAY_TASK_ID": str(number), "SLURM_ARRAY_TASK_COUNT": "2"}
-        told["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        command = [sys.executable, "-c", textwrap.dedent(SLURM)]
-        tasks.append(subprocess.Popen(command, env=os.environ | told, cwd=tmp_path))
-    assert [task.wait() for task in tasks] == [0, 0]
-    extract(films, tmp_path / "whole.h5", **OPTIONS)
-    shards = [tmp_path / f"shard-{number}.h5" for number in range(2)]
-    assert np.array_equal(
-        FeatureSet(shards).features[:], FeatureSet(tmp_path / "whole.h5").features[:]
-    )
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(number))
+        exec(code, {})
+    extract("films", "whole.h5", backbone="digits")
+    shards, whole = FeatureSet([f"films-{n}.h5" for n in range(2)]), FeatureSet("whole.h5")
+    assert np.allclose(shards.features[:], whole.features[:], rtol=1e-2, atol=1e-3)
+    assert np.array_equal(shards.video_ids, whole.video_ids)
 
 
 # ---- what is refused before it begins ------------------------------------------------------------
@@ -441,7 +452,7 @@ def test_a_cluster_without_workers_is_an_error(monkeypatch):
     from distributed import Client, LocalCluster
 
     monkeypatch.setattr(cluster, "WAIT", 0.1)
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as nobody:
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as nobody:
         with Client(nobody, set_as_default=False) as client:
             with pytest.raises(RuntimeError, match=r"had no worker within 0\.1 s"):
                 evaluate(*random_sets(), client=client)

@@ -182,43 +182,21 @@ class ShardedIndex:
     """
 
     def __init__(self, codes: np.ndarray | PathLike | Sequence[PathLike], client: "Client"):
-        if isinstance(codes, np.ndarray):
-            parts = [(None, hamming.check_codes("database", codes))]
-        else:
-            paths = [codes] if isinstance(codes, PathLike) else codes
-            parts = [(Path(path).absolute(), _open_codes(path)) for path in paths]
+        parts = _open_parts(codes)
         self._client, self._width = client, parts[0][1].shape[1]
-        for path, part in parts:
-            if part.shape[1] != self._width:
-                widths = f"{part.shape[1]} bytes, those of {parts[0][0]} {self._width}"
-                raise DataError(f"{path}: codes have {widths}. Files of one index must agree.")
-        ends = np.cumsum([0, *(len(part) for _, part in parts)])
-        self._length, workers = int(ends[-1]), len(check_cluster(client, "ShardedIndex", 0))
-        rows = -(-self._length // workers)
+        self._length = sum(len(part) for _, part in parts)
+        rows = -(-self._length // len(check_cluster(client, "ShardedIndex", 0)))
         check_cluster(client, "ShardedIndex", 0, 3 * rows * (self._width + 8))  # 8: of an id
-        self._shards = []
-        for shard in _slices(self._length, rows):
-            pieces = []
-            for (path, part), first in zip(parts, ends):
-                start, stop = (min(max(n - first, 0), len(part)) for n in (shard.start, shard.stop))
-                if start < stop:
-                    pieces.append(
-                        part[start:stop] if path is None else (path, int(start), int(stop))
-                    )
-            self._shards.append((shard.start, submit(client, _build, pieces)))
-        self._wait()
+        self._shards = [
+            (shard.start, submit(client, _build, _cut(parts, shard)))
+            for shard in _slices(self._length, rows)
+        ]
+        for _, shard in self._shards:
+            if error := shard.exception():  # waits until it is built
+                raise error
 
     def __len__(self) -> int:
         return self._length
-
-    def _wait(self):
-        """Wait until the shards are built, or raise what hinders it."""
-        from distributed import wait
-
-        for _, shard in self._shards:
-            wait(shard)
-            if shard.status == "error":
-                shard.result()
 
     def search(self, query_codes: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the k nearest of (Q, K/8) codes -> distances (Q, k) int32, ids (Q, k) int64.
@@ -246,6 +224,33 @@ class ShardedIndex:
         for rows, found in completed(self._client, tasks(), 2):
             distances[rows], ids[rows] = found
         return distances, ids
+
+
+def _open_parts(codes):
+    """Open an array or .npy files -> (path or None, codes) of each; nothing is read yet."""
+    if isinstance(codes, np.ndarray):
+        return [(None, hamming.check_codes("database", codes))]
+    paths = [codes] if isinstance(codes, PathLike) else codes
+    parts = [(Path(path).absolute(), _open_codes(path)) for path in paths]
+    if not parts:
+        raise ValueError("no file of codes is named, and an index needs one or more")
+    first, width = parts[0][0], parts[0][1].shape[1]
+    for path, part in parts:
+        if part.shape[1] != width:
+            widths = f"{part.shape[1]} bytes, those of {first} {width}"
+            raise DataError(f"{path}: codes have {widths}. Files of one index must agree.")
+    return parts
+
+
+def _cut(parts, shard):
+    """Cut the codes of a shard out of the parts -> arrays, or (path, start, stop) of files."""
+    first, pieces = 0, []
+    for path, part in parts:
+        start, stop = (min(max(n - first, 0), len(part)) for n in (shard.start, shard.stop))
+        if start < stop:
+            pieces.append(part[start:stop] if path is None else (path, start, stop))
+        first += len(part)
+    return pieces
 
 
 def _open_codes(path):

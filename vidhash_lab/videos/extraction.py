@@ -88,8 +88,8 @@ def extract(
             files of all as one set.
         retry_skipped: also read files again that an earlier run has skipped.
         client: a `distributed.Client`, whose workers see the same files. Shards are their tasks,
-            written to `out-0-of-8.h5` and so on, which the report names: `FeatureSet(report.paths)`
-            is one set. See `vidhash_lab.retrieval.cluster.check_cluster` for what it raises then.
+            written to `out-0-of-8.h5` and so on, which `FeatureSet(report.paths)` opens as one set,
+            equal but for the last bit: a network's sums depend on which videos share a batch.
 
     Raises `DataError`, ValueError and FileNotFoundError for what concerns the whole run, before it
     begins, `DataError` when no file is a video, and OSError when the system does not give several
