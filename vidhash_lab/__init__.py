@@ -7,6 +7,7 @@ from vidhash_lab.data.catalog import open_dataset
 from vidhash_lab.data.features import FeatureSet, VideoDataset
 from vidhash_lab.data.files import DataError
 from vidhash_lab.data.released.export import export
+from vidhash_lab.installation import about
 from vidhash_lab.literature import published
 from vidhash_lab.models import METHODS
 from vidhash_lab.models.autossvh import AutoSSVH, AutoSSVHConfig
@@ -31,7 +32,7 @@ __all__ = [
     "BTH", "CHAIN", "ITQ", "LSH", "MCMSH", "METHODS", "PCAH", "S5VH", "AutoSSVH", "AutoSSVHConfig",
     "BTHConfig", "CHAINConfig", "ConMH", "ConMHConfig", "CosineDecay", "DataError", "Evaluation",
     "FeatureSet", "HammingIndex", "History", "MCMSHConfig", "S5VHConfig", "ShardedIndex",
-    "StepDecay", "VideoDataset", "VideoHasher", "compare", "encode", "evaluate", "export",
+    "StepDecay", "VideoDataset", "VideoHasher", "about", "compare", "encode", "evaluate", "export",
     "export_codes", "extract", "fit", "load", "load_released", "near_duplicates", "open_dataset",
     "pack", "published", "published_recipe", "save", "score", "twin_probe", "unpack",
 ]  # fmt: skip

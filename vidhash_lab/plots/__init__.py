@@ -1,5 +1,9 @@
 """Every figure of the notebooks: arrays in, a matplotlib Figure out, nothing shown by itself."""
 
+from vidhash_lab.extras import needs
+
+needs("notebooks", "matplotlib")
+
 from vidhash_lab.plots.charts import ablation, bands, bars, mean_curves, training_curves, variants
 from vidhash_lab.plots.code_space import (
     bit_balance,
