@@ -21,6 +21,13 @@ from vidhash_lab.plots.code_space import (
     hash_centres,
 )
 from vidhash_lab.plots.retrieval import precision_recall, radius_curves, within_radius
+from vidhash_lab.plots.scale import (
+    growth,
+    memory_over_time,
+    needs,
+    recall_for_time,
+    tasks_over_time,
+)
 from vidhash_lab.plots.strips import (
     cuts,
     film_strip,
