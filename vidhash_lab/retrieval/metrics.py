@@ -125,6 +125,12 @@ def score(
     `model` encodes each set once; packed codes (query, database) may stand in its place. Where
     the query set is the database (`self_query`), no video finds itself. `labels` or "fine_labels"
     decide what is relevant; the rest is as in `evaluate`. ValueError where a set has no labels.
+
+    >>> from vidhash_lab import ITQ, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> result = score(ITQ.for_dataset(data, bits=16).prepare(data.train, seed=0), data, k=20)
+    >>> 0 < result.map_at[20] < result.ceiling[20]
+    True
     """
     _check_choices(ties=ties, denominator=denominator, labels=labels)
     cutoffs = _checked_cutoffs(k, len(dataset.database) - dataset.self_query)
@@ -162,6 +168,10 @@ def evaluate(
     Within a distance, `ties` takes the mean over all orders ("expected"), the bounds ("best",
     "worst") or database order ("stable"). `exclude_self`: query i is database item i and must not
     find itself. ValueError for unknown names, wrong shapes, and k above what a query can find.
+
+    >>> codes, labels = np.array([[0], [1], [255]], np.uint8), np.array([[1, 0], [1, 0], [0, 1]])
+    >>> evaluate(codes[:1], codes, labels[:1], labels, k=3).map_at[3]
+    0.6666666666666666
     """
     _check_choices(ties=ties, denominator=denominator)
     sets = query_codes, database_codes, query_labels, database_labels
