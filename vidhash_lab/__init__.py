@@ -19,6 +19,7 @@ from vidhash_lab.models.hasher import VideoHasher
 from vidhash_lab.models.mcmsh import MCMSH, MCMSHConfig
 from vidhash_lab.models.s5vh import S5VH, S5VHConfig
 from vidhash_lab.recipes import published_recipe
+from vidhash_lab.retrieval.cluster import ShardedIndex
 from vidhash_lab.retrieval.codes import encode, pack, unpack
 from vidhash_lab.retrieval.comparison import compare
 from vidhash_lab.retrieval.databases import export_codes
@@ -30,8 +31,8 @@ from vidhash_lab.training import CosineDecay, StepDecay, fit
 __all__ = [
     "BTH", "CHAIN", "ITQ", "LSH", "MCMSH", "METHODS", "PCAH", "S5VH", "AutoSSVH", "AutoSSVHConfig",
     "BTHConfig", "CHAINConfig", "ConMH", "ConMHConfig", "CosineDecay", "DataError", "Evaluation",
-    "FeatureSet", "HammingIndex", "History", "MCMSHConfig", "S5VHConfig", "StepDecay",
-    "VideoDataset", "VideoHasher", "about", "compare", "encode", "evaluate", "export",
+    "FeatureSet", "HammingIndex", "History", "MCMSHConfig", "S5VHConfig", "ShardedIndex",
+    "StepDecay", "VideoDataset", "VideoHasher", "about", "compare", "encode", "evaluate", "export",
     "export_codes", "extract", "fit", "load", "load_released", "near_duplicates", "open_dataset",
     "pack", "published", "published_recipe", "save", "score", "twin_probe", "unpack",
 ]  # fmt: skip
