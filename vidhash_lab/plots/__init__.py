@@ -1,5 +1,6 @@
 """Every figure of the notebooks: arrays in, a matplotlib Figure out, nothing shown by itself."""
 
+from vidhash_lab.plots.architecture import architectures, traced
 from vidhash_lab.plots.charts import ablation, bands, bars, mean_curves, training_curves, variants
 from vidhash_lab.plots.code_space import (
     bit_balance,
@@ -8,6 +9,7 @@ from vidhash_lab.plots.code_space import (
     distance_histograms,
     hash_centres,
 )
+from vidhash_lab.plots.losses import curves, pulled_points
 from vidhash_lab.plots.retrieval import precision_recall, radius_curves, within_radius
 from vidhash_lab.plots.strips import (
     cuts,
