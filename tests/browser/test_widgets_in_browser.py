@@ -60,7 +60,7 @@ def test_a_slider_moves_the_kernel_answers(run_all_cells, page, name, descriptio
             ".widget-label",
             has_text=re.compile(r"^(query \d+[:,] |mask ratio|video \d+[,:] |\S+mp4, then )"),
         ),
-        page.locator(".widget-image"),
+        page.locator(".widget-html img"),
     )
     expect(status).to_have_text(re.compile(before), timeout=30_000)
     drawn = picture.get_attribute("src")

@@ -14,13 +14,14 @@ from papermill import PapermillExecutionError
 from PIL import Image
 
 from vidhash_lab.runs import runs
+from vidhash_lab.runs.figures import FIGURES_VARIABLE, show_figure
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 CODE = """from vidhash_lab.runs import record_metrics, save_figure
 from matplotlib.figure import Figure
 import sys
 print("progress", file=sys.stderr)
-save_figure(Figure(), "square")
+save_figure(Figure(), "square", alt="an empty square")
 record_metrics(square=number ** 2, half=number / 2)"""
 
 
@@ -48,6 +49,7 @@ def test_a_run_leaves_the_notebook_its_metrics_and_no_figure(notebook, tmp_path)
         "toy.ipynb",
     ]
     page = runs.write_html(output).read_text()
+    assert '<img alt="an empty square"' in page and "No description" not in page
     assert page.count("half = 4.000") == 1 and "progress\n" not in page  # of stderr: a dead bar
 
 
@@ -87,7 +89,7 @@ def test_a_refresh_writes_back_cleaned_with_figures_and_hash(notebook, tmp_path,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "figures").mkdir()
     runs.refresh(notebook, tmp_path / "figures")
-    assert runs.FIGURES_VARIABLE not in os.environ  # a later smoke run must write no figures
+    assert FIGURES_VARIABLE not in os.environ  # a later smoke run must write no figures
     written = nbformat.read(notebook, as_version=4)
     assert (tmp_path / "figures" / "square.png").exists()
     assert written.metadata["vidhash_lab"]["code_hash"] == runs.code_hash(written)
@@ -130,6 +132,7 @@ def test_the_command_line(notebook, tmp_path, capsys):
         runs.main([str(notebook), "--refresh", "-p", "number", "5"])
 
 
-def test_save_figure_gives_the_figure_back():
-    figure = Figure()
-    assert runs.save_figure(figure, "nowhere") is figure
+@pytest.mark.parametrize("alt", ["", " \n"])
+def test_a_figure_without_a_text_is_refused(alt):
+    with pytest.raises(ValueError, match="needs a text"):
+        show_figure(Figure(), alt)

@@ -1,5 +1,8 @@
 """Widgets without a browser: a control moves, the picture and the status line follow."""
 
+import base64
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -31,8 +34,10 @@ def searched():
 def test_query_browser_draws_the_chosen_query(searched):
     dataset, index, codes = searched
     (query, k), picture, status = parts(widgets.query_browser(dataset, index, codes))
-    before = bytes(picture.value)
-    assert before.startswith(b"\x89PNG") and status.value.startswith("query 0:")
+    before = picture.value
+    png = base64.b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', before)[1])
+    assert png.startswith(b"\x89PNG") and status.value.startswith("query 0:")
+    assert f'alt="{status.value}"' in before  # a picture without a text is lost to who cannot see
     query.value = 7
     assert picture.value != before
     k.value = 5
@@ -58,7 +63,7 @@ def test_radius_slider_counts_what_lies_within(searched):
     (radius, query), picture, status = parts(
         widgets.radius_slider(dataset, result, query_codes, codes)
     )
-    drawn = bytes(picture.value)
+    drawn = picture.value
     radius.value, query.value = 9, 7
     near = np.unpackbits(codes ^ query_codes[7], axis=1).sum(1) <= 9
     relevant = (labels[1] & labels[0][7]).any(1)
@@ -75,7 +80,7 @@ def test_mask_slider_says_what_the_views_share():
     (hidden, order), picture, status = parts(widgets.mask_slider(frames))
     hidden.value = 18
     assert status.value == "mask ratio 0.72: each view sees 7 of 25 frames, 0 frames are in both"
-    drawn = bytes(picture.value)
+    drawn = picture.value
     order.value = 1
     assert picture.value != drawn
     hidden.value = 5
@@ -95,11 +100,11 @@ def test_gate_browser_draws_the_chosen_video_and_place(searched):
     model = MCMSH.for_dataset(dataset, 16, hidden_dim=32)
     (video, place), picture, status = parts(widgets.gate_browser(model, dataset.query))
     assert status.value.startswith("video 0, token mixer: gates open from 0.")
-    drawn = {bytes(picture.value)}
+    drawn = {picture.value}
     video.value = 5
-    drawn.add(bytes(picture.value))
+    drawn.add(picture.value)
     place.value = "at the end"
-    drawn.add(bytes(picture.value))
+    drawn.add(picture.value)
     assert len(drawn) == 3 and status.value.startswith("video 5, at the end: gates open from 0.")
 
 
@@ -107,11 +112,11 @@ def test_order_guesser_shuffles_and_counts(searched):
     dataset, _, _ = searched
     model = CHAIN.for_dataset(dataset, 16, hidden_dim=32)
     (video, shuffle), picture, status = parts(widgets.order_guesser(model, dataset.query))
-    drawn = {bytes(picture.value)}
+    drawn = {picture.value}
     video.value = 5
-    drawn.add(bytes(picture.value))
+    drawn.add(picture.value)
     shuffle.value = 3
-    drawn.add(bytes(picture.value))
+    drawn.add(picture.value)
     assert len(drawn) == 3
     assert (
         status.value.startswith("video 5: ") and "of 12 frames back in their place" in status.value
@@ -131,6 +136,16 @@ def test_a_perfect_guess_puts_every_frame_back(searched):
     model.order_logits = order_logits
     _, _, status = parts(widgets.order_guesser(model, dataset.query))
     assert status.value.startswith("video 0: 12 of 12 frames")
+
+
+def test_what_a_picture_tells_cannot_end_its_markup():
+    import ipywidgets
+    from matplotlib.figure import Figure
+
+    text = 'a "quoted" <b> & more'
+    _, picture, status = parts(widgets.panel(lambda n: (Figure(), text), n=ipywidgets.IntSlider(3)))
+    assert 'alt="a &quot;quoted&quot; &lt;b&gt; &amp; more"' in picture.value
+    assert status.value == text
 
 
 def test_a_widget_says_what_went_wrong():

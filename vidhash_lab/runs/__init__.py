@@ -1,11 +1,11 @@
 """Notebooks as programs: runs with parameters, what they record, and sweeps over grids."""
 
+from vidhash_lab.runs.figures import save_figure, show_figure
 from vidhash_lab.runs.runs import (
     median_milliseconds,
     record_metrics,
     run_notebook,
     save_arrays,
-    save_figure,
 )
 from vidhash_lab.runs.sweeps import (
     ONE_RUN,

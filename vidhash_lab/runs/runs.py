@@ -26,14 +26,18 @@ import numpy as np
 
 from vidhash_lab.data.files import DataError, refusing_damage, written_whole
 from vidhash_lab.processes import environment
+from vidhash_lab.runs.figures import FIGURES_VARIABLE
+from vidhash_lab.runs.prose import changed_parameters, replace_readings
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from nbformat import NotebookNode
 
 METRICS_TYPE = "application/vnd.vidhash-lab.metrics+json"
 WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
-FIGURES_VARIABLE = "VIDHASH_LAB_FIGURES"  # set by a refresh alone: only full runs write figures
+# nbconvert's page for JupyterLab's look leaves a picture's `alt` out.
+DESCRIBED = """{% extends "lab/index.html.j2" %}
+{% block data_png scoped %}{% set alt = output | get_metadata("alt", "image/png") or "" %}
+{{ super() | replace("<img ", '<img alt="' ~ alt | escape_html ~ '" ', 1) }}{% endblock %}"""
 FOLDER_VARIABLE = "VIDHASH_LAB_RUN"  # where the notebook that runs may leave files
 
 
@@ -46,19 +50,23 @@ def run_notebook(
 ) -> Path:
     """Execute a copy of `notebook` in `folder`, with a `metrics.json` (see `read_run`) -> its path.
 
-    Paths among the parameters are relative to where the call is made. ValueError for a parameter
-    that the notebook does not have or that is no plain JSON value.
+    Text that reads other results than this run will have is replaced (see `prose`). Paths among the
+    parameters are relative to where the call is made. ValueError for a parameter that the notebook
+    does not have or that is no plain JSON value.
     """
+    import nbformat
     import papermill
 
     notebook, folder, parameters = Path(notebook), Path(folder), parameters or {}
     check_parameters(notebook, parameters)
+    to_run = nbformat.read(notebook, as_version=4)
+    replace_readings(to_run, changed_parameters(default_values(notebook), parameters))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.json").unlink(missing_ok=True)  # a run that fails must not show old ones
     output, started = folder / notebook.name, time.perf_counter()
     with environment({FOLDER_VARIABLE: str(folder.resolve())}):
         executed = papermill.execute_notebook(
-            str(notebook), str(output), parameters, kernel_name="python3",
+            to_run, str(output), parameters, kernel_name="python3",
             progress_bar=progress_bar, store_widget_state=False, record_timing=False,
             # Outputs that are still on their way after 4 s would be dropped with a warning.
             iopub_timeout=600, raise_on_iopub_timeout=True,
@@ -125,13 +133,6 @@ def record_metrics(**metrics: float | int | str) -> None:
     shown = {n: f"{v:.3f}" if isinstance(v, float) else v for n, v in metrics.items()}
     text = "\n".join(f"{name} = {value}" for name, value in shown.items())
     display({METRICS_TYPE: metrics, "text/plain": text}, raw=True)
-
-
-def save_figure(figure: "Figure", name: str) -> "Figure":
-    """Write `figure` to the folder of figures as `name`.png, in a full run alone -> the figure."""
-    if folder := os.environ.get(FIGURES_VARIABLE):
-        figure.savefig(Path(folder) / f"{name}.png", bbox_inches="tight", dpi=100)
-    return figure
 
 
 def save_arrays(name: str, **arrays: np.ndarray) -> None:
@@ -206,10 +207,15 @@ def refresh(notebook: str | Path, figures: str | Path) -> None:
 def write_html(notebook: str | Path) -> Path:
     """Convert an executed notebook to HTML beside it, cleaned as it would be committed -> path."""
     import nbformat
+    from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
     path = Path(notebook).with_suffix(".html")
-    html, _ = HTMLExporter().from_notebook_node(clean(nbformat.read(notebook, as_version=4)))
+    exporter = HTMLExporter(
+        template_file="described.html.j2",
+        extra_loaders=[DictLoader({"described.html.j2": DESCRIBED})],
+    )
+    html, _ = exporter.from_notebook_node(clean(nbformat.read(notebook, as_version=4)))
     _write_text(path, html)
     return path
 

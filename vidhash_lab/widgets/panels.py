@@ -32,11 +32,14 @@ SLIDER = {"style": {"description_width": "100px"}, "continuous_update": False}
 def panel(
     draw: Callable[..., tuple[Figure, str]], **controls: ipywidgets.ValueWidget
 ) -> ipywidgets.VBox:
-    """Lay out controls beside the picture that `draw(**values) -> (Figure, status)` makes."""
+    """Lay out controls beside the picture that `draw(**values) -> (Figure, status)` makes.
+
+    The status stands below the picture, and is read out in its place to those who cannot see it.
+    """
     layout = ipywidgets.Layout(
         flex="1 1 0%", min_width="0", max_width="820px", align_self="flex-start"
     )
-    picture = ipywidgets.Image(format="png", layout=layout)
+    picture = ipywidgets.HTML(layout=layout)  # an Image widget has no text of its own
     status = ipywidgets.Label()
 
     def update(_=None):
@@ -44,7 +47,7 @@ def panel(
         try:
             figure, text = draw(**{name: control.value for name, control in controls.items()})
             figure.savefig(png := io.BytesIO(), format="png", bbox_inches="tight")
-            picture.value, status.value = png.getvalue(), text
+            picture.value, status.value = _described(png.getvalue(), text), text
         except Exception as error:  # a widget's callback has no cell to show a traceback in
             status.value = f"{type(error).__name__}: {error}"
 
@@ -53,6 +56,14 @@ def panel(
     update()
     left = ipywidgets.VBox(list(controls.values()), layout=ipywidgets.Layout(flex="0 0 300px"))
     return ipywidgets.VBox([ipywidgets.HBox([left, picture]), status])
+
+
+def _described(png, text):
+    """Write a picture as HTML that tells `text` to those who cannot see it."""
+    data = base64.b64encode(png).decode()
+    return (
+        f'<img alt="{html.escape(text)}" style="max-width:100%" src="data:image/png;base64,{data}">'
+    )
 
 
 def query_browser(
