@@ -41,3 +41,16 @@ def test_shapes_are_those_that_the_layers_gave_in_the_order_of_their_calls():
     )
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert "embed\n(5, 6, 12)" in texts and "losses: a" in texts
+
+
+def test_every_number_has_its_point_and_its_bar():
+    published, ours = [0.2, 0.4, 0.3], [0.25, 0.1, 0.3]
+    bounds = [[0.2, 0.5], [0.0, 0.2], [0.3, 0.3]]
+    figure = plots.agreement(published, ours, bounds, ["a", "b", "a"], metric="mAP")
+    first, second, *_ = figure.axes[0].containers
+    assert first[0].get_xydata().tolist() == [[0.2, 0.25], [0.3, 0.3]]
+    (bar, still) = first[2][0].get_segments()
+    assert np.allclose(bar, [[0.2, 0.2], [0.2, 0.5]]) and np.allclose(still[:, 1], 0.3)
+    assert second.get_label() == "b" and second[0].get_color() != first[0].get_color()
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plots.agreement([], [], [], [], metric="mAP")

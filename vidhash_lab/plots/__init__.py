@@ -1,5 +1,6 @@
 """Every figure of the notebooks: arrays in, a matplotlib Figure out, nothing shown by itself."""
 
+from vidhash_lab.plots.agreement import agreement
 from vidhash_lab.plots.architecture import architectures, traced
 from vidhash_lab.plots.charts import ablation, bands, bars, mean_curves, training_curves, variants
 from vidhash_lab.plots.code_space import (
