@@ -57,7 +57,14 @@ def test_runs_with_smoke_parameters(path):
     assert run["parameters"] == SMOKE[path.stem] and run["metrics"]
 
 
-@pytest.mark.parametrize("name, keys", [("00_start_here", []), ("03_chain_tasks", ["labels"])])
+@pytest.mark.parametrize(
+    "name, keys",
+    [
+        *(("00_start_here", []), ("03_chain_tasks", ["labels"]), ("11_losses_by_hand", [])),
+        *((name, keys) for name in ("12_reproduce_a_paper", "13_find_the_cheat")
+          for keys in ([], ["labels"])),
+    ],
+)  # fmt: skip
 def test_runs_on_a_file_of_ones_own_that_has_no_more_than_these_keys(tmp_path, name, keys):
     source, bare = open_dataset("digit-stories-mini").train.paths[0], tmp_path / "bare.h5"
     with h5py.File(source) as theirs, h5py.File(bare, "w") as file:

@@ -6,18 +6,20 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from vidhash_lab.plots.charts import LINES
 from vidhash_lab.plots.style import COLOURS, GREY, finish, new_panels
 
 Lines = Mapping[str, tuple[ArrayLike, ArrayLike]]  # {label: (x, y)}
 
 
 def curves(panels: Mapping[str, Lines], *, xlabel: str, ylabel: str = "") -> Figure:
-    """Draw panels {title: {label: (x, y)}} side by side; a label has one colour in all of them."""
+    """Draw panels {title: {label: (x, y)}} side by side; a label looks the same in all of them."""
     figure, axes = new_panels(3.4, len(panels))
     labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
     for axis, (title, lines) in zip(axes, panels.items()):
         for label, (x, y) in lines.items():
-            axis.plot(x, y, color=COLOURS[labels.index(label) % len(COLOURS)], lw=2, label=label)
+            dash, colour = LINES[labels.index(label) % len(LINES)]
+            axis.plot(x, y, dash, color=colour, lw=2, label=label)
         finish(axis, xlabel, ylabel if axis is axes[0] else "", title=title)
     axes[-1].legend(frameon=False, fontsize=9)
     return figure
