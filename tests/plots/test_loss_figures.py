@@ -54,3 +54,13 @@ def test_every_number_has_its_point_and_its_bar():
     assert second.get_label() == "b" and second[0].get_color() != first[0].get_color()
     with pytest.raises(ValueError, match="nothing to draw"):
         plots.agreement([], [], [], [], metric="mAP")
+
+
+def test_a_label_that_the_last_panel_lacks_is_in_the_legend_too():
+    x = np.arange(3)
+    figure = plots.curves({"one": {"a": (x, x), "b": (x, -x)}, "two": {"b": (x, x)}}, xlabel="x")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+    many = {str(n): (x, n * x) for n in range(9)}
+    (axis,) = plots.curves({"": many}, xlabel="x").axes
+    assert len({(line.get_color(), line.get_linestyle()) for line in axis.lines}) == 9

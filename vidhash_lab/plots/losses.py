@@ -21,7 +21,12 @@ def curves(panels: Mapping[str, Lines], *, xlabel: str, ylabel: str = "") -> Fig
             dash, colour = LINES[labels.index(label) % len(LINES)]
             axis.plot(x, y, dash, color=colour, lw=2, label=label)
         finish(axis, xlabel, ylabel if axis is axes[0] else "", title=title)
-    axes[-1].legend(frameon=False, fontsize=9)
+    drawn = {line.get_label(): line for axis in axes for line in axis.lines}
+    if len(axes[-1].lines) == len(labels) <= 4:
+        axes[-1].legend(frameon=False, fontsize=9)
+    else:
+        named = [drawn[label] for label in labels]
+        figure.legend(handles=named, frameon=False, fontsize=8, loc="outside right center")
     return figure
 
 
