@@ -12,6 +12,7 @@ from vidhash_lab.plots.code_space import (
 )
 from vidhash_lab.plots.losses import curves, pulled_points
 from vidhash_lab.plots.retrieval import precision_recall, radius_curves, within_radius
+from vidhash_lab.plots.side_by_side import rankings
 from vidhash_lab.plots.strips import (
     cuts,
     film_strip,
