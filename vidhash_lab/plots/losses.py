@@ -1,15 +1,16 @@
 """What losses want: curves of values and gradients, and points with the way that each would go."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from vidhash_lab.plots.charts import LINES
 from vidhash_lab.plots.style import COLOURS, GREY, finish, new_panels
 
 Lines = Mapping[str, tuple[ArrayLike, ArrayLike]]  # {label: (x, y)}
+LOOKS = tuple(product(("-", "--", ":"), COLOURS))  # when colours are used up, dashes
 
 
 def curves(panels: Mapping[str, Lines], *, xlabel: str, ylabel: str = "") -> Figure:
@@ -18,7 +19,7 @@ def curves(panels: Mapping[str, Lines], *, xlabel: str, ylabel: str = "") -> Fig
     labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
     for axis, (title, lines) in zip(axes, panels.items()):
         for label, (x, y) in lines.items():
-            dash, colour = LINES[labels.index(label) % len(LINES)]
+            dash, colour = LOOKS[labels.index(label) % len(LOOKS)]
             axis.plot(x, y, dash, color=colour, lw=2, label=label)
         finish(axis, xlabel, ylabel if axis is axes[0] else "", title=title)
     drawn = {line.get_label(): line for axis in axes for line in axis.lines}
