@@ -1,5 +1,7 @@
 """Baselines: what PCA and ITQ promise, checked against their definitions."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -18,12 +20,13 @@ def features(random_features):
 
 
 def pooled(features, pooling):
-    frames = features.rows(range(len(features)))
-    return (frames.mean(1) if pooling == "mean" else frames.flatten(1)).numpy()
+    frames = features.rows(range(len(features))).numpy()  # four frames: thirds of 2, 1 and 1
+    borders = {"mean": (0, 4), "thirds": (0, 2, 3, 4), "time": range(5)}[pooling]
+    return np.hstack([frames[:, a:b].mean(1) for a, b in pairwise(borders)])
 
 
 @pytest.mark.parametrize("method", [LSH, PCAH, ITQ])
-@pytest.mark.parametrize("pooling, width", [("mean", 20), ("time", 80)])
+@pytest.mark.parametrize("pooling, width", [("mean", 20), ("thirds", 60), ("time", 80)])
 def test_bits_are_signs_of_a_projection_of_centred_videos(features, method, pooling, width):
     model = method.for_dataset(features, 16, pooling=pooling).prepare(features)
     assert model.projection.shape == (width, 16)
@@ -93,6 +96,8 @@ def test_more_bits_than_components(features):
         ITQ.for_dataset(features, 128, pooling="time").prepare(features)
     with pytest.raises(ValueError, match="pooling"):
         LSH.for_dataset(features, 16, pooling="max")
+    with pytest.raises(ValueError, match="2 frames have no thirds"):
+        baselines.BaselineConfig(num_frames=2, pooling="thirds")
 
 
 def test_baselines_are_saved_like_every_model(features, tmp_path):

@@ -175,6 +175,14 @@ def test_an_ablation_shows_published_values_only_where_there_are_some():
     assert [label.get_text() for label in ours.get_yticklabels()] == ["a", "b"]
 
 
+def test_the_two_scales_of_an_ablation_have_one_span():
+    runs = {"a": [0.1, 0.15], "b": [0.5]}
+    figure = plots.ablation(runs, {"a": 0.24, "b": 0.25}, xlabel="x")
+    (low, high), (left, right) = (axis.get_xlim() for axis in figure.axes)
+    assert high - low == pytest.approx(right - left) and low < 0.1 < 0.5 < high
+    assert (left + right) / 2 == pytest.approx(0.245, abs=0.01)
+
+
 def test_scenes_have_one_colour_each():
     _, bar = images(plots.scenes(FRAMES, {"found": [0] * 5 + [1] * 20}))
     assert bar.shape == (1, 25, 3)

@@ -2,8 +2,15 @@
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 
-from vidhash_lab.retrieval.code_space import bit_use, pair_distances, project, purity
+from vidhash_lab.retrieval.code_space import (
+    bit_use,
+    pair_distances,
+    principal_axes,
+    project,
+    purity,
+)
 from vidhash_lab.retrieval.codes import unpack
 
 GENERATOR = np.random.default_rng(0)
@@ -62,6 +69,21 @@ def test_a_map_keeps_groups_together_and_its_seed_makes_it():
     assert (nearest == groups).mean() > 0.95
     np.testing.assert_array_equal(points, project(codes, n_neighbors=10, seed=1))
     assert unpack(codes).shape == (120, 64)
+
+
+def test_a_map_starts_from_the_principal_axes_whatever_the_order_of_videos():
+    bits = GENERATOR.random((300, 24)) < GENERATOR.random(24)
+    bits[:, 3] = bits[:, 2] = bits[:, 1]  # the widest axis
+    bits[:, 5] = True
+    places, order = principal_axes(np.packbits(bits, axis=1)), GENERATOR.permutation(300)
+    shuffled = principal_axes(np.packbits(bits[order], axis=1))
+    np.testing.assert_array_equal(shuffled, places[order])
+    signs = np.where(bits, 1.0, -1.0)
+    expected = PCA(2).fit_transform(signs)
+    expected *= 10 / np.abs(expected).max()
+    np.testing.assert_allclose(np.abs(places), np.abs(expected), atol=1e-3)
+    same = np.zeros((9, 2), np.uint8)
+    assert not principal_axes(same).any()
 
 
 def test_neighbours_out_of_range_are_refused():

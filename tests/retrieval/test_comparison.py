@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp, ttest_ind
 
 from vidhash_lab.retrieval.comparison import compare
 from vidhash_lab.retrieval.metrics import evaluate
@@ -53,6 +54,21 @@ def test_compare_averages_seeds_and_reports_their_spread():
     assert result.deviation[0] == pytest.approx(np.std(scores.mean(axis=1), ddof=1))
     assert np.isnan(result.deviation[1])
     assert result.difference == pytest.approx((scores.mean(axis=0) - scores[0]).mean())
+
+
+def test_the_interval_over_seeds_is_welchs():
+    rng = np.random.default_rng(3)
+    one, other = rng.random((3, 50)), rng.random((5, 50)) + 0.2
+    a, b = ([with_scores(row) for row in side] for side in (one, other))
+    welch = ttest_ind(one.mean(1), other.mean(1), equal_var=False).confidence_interval()
+    assert compare(a, b, resamples=9).seed_interval == pytest.approx(tuple(welch))
+    alone = ttest_1samp(one.mean(1), other[0].mean()).confidence_interval()
+    difference = other[0].mean()  # of a baseline that has no seeds
+    assert np.add(compare(a, b[0], resamples=9).seed_interval, difference) == pytest.approx(alone)
+    assert np.isnan(compare(a[0], b[0], resamples=9).seed_interval).all()
+    assert "seeds" not in str(compare(a[0], b[0], resamples=9))
+    same = compare([a[0], a[0]], [b[0], b[0]], resamples=9)
+    assert same.seed_interval == pytest.approx((same.difference, same.difference))
 
 
 def test_compare_refuses_what_cannot_be_compared():

@@ -327,7 +327,17 @@ def test_retrieve_without_labels_judges_nothing(random_features):
     dataset = open_dataset(random_features(shape=(30, 4, 8), labels=0))
     codes = random_codes(30, 2, 0)
     distances, found, relevant = retrieve(dataset, HammingIndex(codes), codes, 3, 5)
-    assert (distances[0], found.shape, relevant) == (0, (5,), None)
+    assert (distances.shape, found.shape, relevant) == ((5,), (5,), None)
+
+
+@pytest.mark.parametrize("query", [0, 3, 29])
+def test_a_video_of_a_set_that_queries_itself_is_not_among_its_results(random_features, query):
+    dataset = open_dataset(random_features(shape=(30, 4, 8)))
+    for codes in (random_codes(30, 2, 0), np.zeros((30, 2), np.uint8)):
+        distances, found, relevant = retrieve(dataset, HammingIndex(codes), codes, query, 5)
+        every = np.delete(np.bitwise_count(codes[query] ^ codes).sum(axis=1), query)
+        assert query not in found and distances.tolist() == sorted(every.tolist())[:5]
+        assert len(found) == len(relevant) == len(set(found.tolist())) == 5
 
 
 def test_nearest_frames_of_frames_are_themselves(random_features):

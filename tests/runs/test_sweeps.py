@@ -279,6 +279,16 @@ def test_grids_follow_each_other_where_parameters_hang_together(notebook, tmp_pa
     assert not (tmp_path / "other").exists() and len(quick_runs) == 3
 
 
+def test_named_grids_are_rows_of_a_table_and_share_runs(notebook, tmp_path):
+    grids = {"small": {"number": [3, 4]}, "again": {"number": [4], "name": ["a"]}}
+    table = sweep(notebook, grids | {"same": {"number": [3]}}, tmp_path / "runs")
+    assert table["row"].tolist() == ["small", "small", "again", "same"]
+    assert table["square"].tolist() == [9, 16, 16, 9] and table.columns[0] == "row"
+    assert table["status"].tolist() == ["done", "done", "done", "kept"]
+    with pytest.raises(ValueError, match=r"name = \{'b': 1\} is no list of values"):
+        sweep(notebook, {"number": [3], "name": {"b": 1}}, tmp_path / "runs")
+
+
 def test_dask_runs_the_points(notebook, tmp_path):
     pytest.importorskip("distributed")
     grid, before = {"number": [5, 13]}, dict(os.environ)

@@ -19,11 +19,16 @@ from vidhash_lab.models.hasher import VideoHasher, sign
 
 ROUNDS = 50  # ITQ's alternations; the paper's number
 EXACT = 8192  # pooled dimensions up to which PCA is exact: F x F doubles are half a gigabyte then
+POOLED = {"mean": 1, "thirds": 3, "time": None}  # rows of a pooled video; None for all T frames
 
 
 @dataclass(frozen=True)
 class BaselineConfig:
-    """`pooling` is "mean", over time (F = D), or "time", all frames in a row (F = T D)."""
+    """Sizes, and what is done with the frames of a video before they are projected.
+
+    `pooling` is "mean", over time (F = D); "thirds", the means of a video's three thirds in a row
+    (F = 3 D); "time", all frames in a row (F = T D). The last two know when something was shown.
+    """
 
     bits: int = 64
     num_frames: int = 25
@@ -31,13 +36,20 @@ class BaselineConfig:
     pooling: str = "mean"
 
     def __post_init__(self):
-        if self.pooling not in ("mean", "time"):
-            raise ValueError(f'pooling is "mean" or "time", not {self.pooling!r}')
+        if self.pooling not in POOLED:
+            raise ValueError(f"pooling is one of {', '.join(POOLED)}, not {self.pooling!r}")
+        if self.num_frames < self.pooled_frames:
+            raise ValueError(f"{self.num_frames} frames have no thirds; pool them by the mean")
 
     @property
     def pooled_dim(self):
         """F, width of a pooled video."""
-        return self.feature_dim * (self.num_frames if self.pooling == "time" else 1)
+        return self.feature_dim * self.pooled_frames
+
+    @property
+    def pooled_frames(self):
+        """How many rows of D features a pooled video has."""
+        return POOLED[self.pooling] or self.num_frames
 
 
 class LSH(VideoHasher):
@@ -60,7 +72,10 @@ class LSH(VideoHasher):
 
     def pool(self, frames):
         """Pool videos (B, T, D) -> (B, F)."""
-        return frames.mean(1) if self.config.pooling == "mean" else frames.flatten(1)
+        if self.config.pooling == "time":
+            return frames.flatten(1)
+        parts = frames.tensor_split(self.config.pooled_frames, dim=1)
+        return torch.cat([part.mean(1) for part in parts], dim=1)
 
     def project(self, frames):
         """Real values whose signs are the bits: (B, T, D) -> (B, K)."""

@@ -28,15 +28,19 @@ def variants(*panels: tuple[str, Runs], note: str = "", share_x: bool = False) -
 def ablation(
     scores: Runs, published: Mapping[str, float], *, xlabel: str, note: str = "", source: str = ""
 ) -> Figure:
-    """Draw scores {variant: (seeds,)} beside published ones {variant: score}, on two scales."""
+    """Draw scores {variant: (seeds,)} beside published ones {variant: score}.
+
+    The two axes begin elsewhere, but the same difference is as long on both.
+    """
     height = 1.3 + 0.4 * len(scores)
-    figure, (ours, theirs) = new_panels(height, 2, note, sharey=True, width_ratios=[3, 2])
+    figure, (ours, theirs) = new_panels(height, 2, note, sharey=True)
     _draw_variants(ours, scores, xlabel)
     for row, name in enumerate(scores):
         if (value := published.get(name)) is not None:
             theirs.plot(value, row, "D", color=ORANGE)
             theirs.annotate(f"{value:.3f}", (value, row), (7, -4), textcoords="offset points")
     _few_ticks(theirs)
+    _equal_spans(ours, theirs)
     finish(theirs, f"published: {source}")
     theirs.tick_params(labelleft=False)
     return figure
@@ -131,6 +135,14 @@ def _draw_variants(axis, scores, xlabel):
 def _deviation(runs):
     """Return the standard deviation over the last axis; of a single seed it is 0."""
     return runs.std(axis=-1, ddof=min(1, runs.shape[-1] - 1))
+
+
+def _equal_spans(*axes):
+    """Widen axes that are as long as each other, around their middles, to one span of values."""
+    limits = [axis.get_xlim() for axis in axes]
+    half = max(high - low for low, high in limits) / 2
+    for axis, (low, high) in zip(axes, limits):
+        axis.set_xlim((low + high) / 2 - half, (low + high) / 2 + half)
 
 
 def _few_ticks(axis):

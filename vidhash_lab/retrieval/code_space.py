@@ -71,6 +71,8 @@ def project(
     """Lay packed codes out on a plane by UMAP with the Hamming metric -> (N, 2) float32.
 
     More `n_neighbors`, 2 to N-1, show more of the whole; `min_dist` is how tightly points may lie.
+    The seed makes the map: it starts from the codes' principal axes, as Kobak and Linderman (2021)
+    advise, and not from UMAP's spectral layout, which another rounding turns or mirrors.
     """
     import umap  # compiles for seconds at its import, and only maps need it
 
@@ -86,9 +88,27 @@ def project(
     found[:, 0], distances[:, 0] = own, 0
     neighbours = found, distances.astype(np.float32) / K, None
     options = {"n_neighbors": n_neighbors, "min_dist": min_dist, "precomputed_knn": neighbours}
-    reducer = umap.UMAP(metric="hamming", random_state=seed, n_jobs=1, **options)
+    options |= {"init": principal_axes(codes), "random_state": seed, "n_jobs": 1}
+    reducer = umap.UMAP(metric="hamming", **options)
     with warnings.catch_warnings():
         # UMAP warns of neighbours that it did not find itself and of codes that videos share.
         warnings.filterwarnings("ignore", module="umap")
         warnings.filterwarnings("ignore", module="sklearn")
         return reducer.fit_transform(unpack(codes).astype(np.float32))
+
+
+def principal_axes(codes: np.ndarray) -> np.ndarray:
+    """Place packed codes on the first two principal axes of their bits, 10 wide -> (N, 2) float32.
+
+    What the axes come from is made of whole numbers, and places are rounded, so that memory and
+    threads, which change the order of sums, do not change the map.
+    """
+    bits = unpack(codes).astype(np.float64)
+    total = bits.sum(0)
+    covariance = len(bits) * (bits.T @ bits) - np.outer(total, total)  # times N squared: exact
+    axes = np.linalg.eigh(covariance)[1][:, :-3:-1]  # (K, 2), the widest first
+    strongest = np.abs(axes).round(6).argmax(0), [0, 1]
+    axes *= np.sign(axes[strongest])  # an axis has no direction of its own
+    places = bits @ axes
+    places -= places.mean(0)
+    return (places * (10 / max(np.abs(places).max(), 1e-9))).round(3).astype(np.float32)

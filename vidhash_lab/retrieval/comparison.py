@@ -1,6 +1,7 @@
-"""Is A better than B? A paired bootstrap over queries, after averaging over seeds.
+"""Is A better than B? A paired bootstrap over queries, and Student's t over seeds.
 
-A difference in mAP means something when it is larger than what other queries would make of it.
+A difference in mAP means something when it is larger than what other queries, and other seeds,
+would make of it.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,9 @@ class Comparison:
     """Mean average precision at k of two sides, a and b, over the same queries.
 
     `difference` is a - b, `interval` its 95% bootstrap interval over queries, `p_value` two-sided.
-    `mean` and `deviation` (NaN for one) over `seeds` are pairs (a, b).
+    `mean` and `deviation` (NaN for one) over `seeds` are pairs (a, b). `seed_interval` is the 95%
+    interval of the difference over seeds by Welch's t (NaN where neither side has several; a side
+    with one run is taken as it is).
     """
 
     k: int
@@ -27,13 +30,16 @@ class Comparison:
     mean: tuple[float, float]
     deviation: tuple[float, float]
     seeds: tuple[int, int]
+    seed_interval: tuple[float, float]
 
     def __str__(self) -> str:
         low, high = self.interval
-        return (
-            f"difference in mAP@{self.k} {self.difference:+.3f} "
-            f"(95% interval {low:+.3f} to {high:+.3f}, p {self.p_value:.4f})"
-        )
+        text = f"difference in mAP@{self.k} {self.difference:+.3f}, 95% intervals: "
+        text += f"queries {low:+.3f} to {high:+.3f} (p {self.p_value:.4f})"
+        if max(self.seeds) > 1:
+            low, high = self.seed_interval
+            text += f", seeds {low:+.3f} to {high:+.3f}"
+        return text
 
 
 def compare(
@@ -46,7 +52,8 @@ def compare(
 ) -> Comparison:
     """Ask whether a is better than b at k by a paired bootstrap over queries.
 
-    Evaluations of several seeds are averaged. ValueError unless queries and protocol agree.
+    Evaluations of several seeds are averaged for it, and compared by a t test of their own.
+    ValueError unless queries and protocol agree.
     """
     sides = [[s] if isinstance(s, Evaluation) else list(s) for s in (evaluation_a, evaluation_b)]
     _check_comparable(sides, k)
@@ -68,7 +75,24 @@ def compare(
         mean=tuple(float(run.mean()) for run in runs),
         deviation=tuple(float(run.std(ddof=1)) if len(run) > 1 else np.nan for run in runs),
         seeds=tuple(len(run) for run in runs),
+        seed_interval=_seed_interval(runs),
     )
+
+
+def _seed_interval(sides):
+    """Welch's 95% interval of the difference of the means of two sides, (runs,) each."""
+    from scipy import stats  # takes a second to import
+
+    several = [runs for runs in sides if len(runs) > 1]
+    if not several:
+        return np.nan, np.nan
+    freedom = np.array([len(runs) - 1 for runs in several])
+    squares = np.array([runs.var(ddof=1) / len(runs) for runs in several])  # of the errors
+    total, difference = squares.sum(), sides[0].mean() - sides[1].mean()
+    if total == 0:
+        return float(difference), float(difference)
+    half = stats.t.ppf(0.975, total**2 / (squares**2 / freedom).sum()) * np.sqrt(total)
+    return float(difference - half), float(difference + half)
 
 
 def _check_comparable(sides, k):

@@ -273,9 +273,14 @@ def retrieve(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Search the k nearest of one query -> distances (k,), indices (k,), relevant (k,) bool.
 
-    `query_codes` (Q, K/8) are those of all queries; without labels, `relevant` is None.
+    `query_codes` (Q, K/8) are those of all queries; without labels, `relevant` is None. Where the
+    query set is the database (`self_query`), a video does not find itself.
     """
-    distances, found = (array[0] for array in index.search(query_codes[[query]], k))
+    nearest = index.search(query_codes[[query]], k + dataset.self_query)
+    distances, found = (array[0] for array in nearest)
+    if dataset.self_query:
+        others = np.flatnonzero(found != query)[:k]  # among many at distance 0 it may be missing
+        distances, found = distances[others], found[others]
     if dataset.query.labels is None or dataset.database.labels is None:
         return distances, found, None
     relevant = is_relevant(dataset.query.labels[query], dataset.database.labels[found])

@@ -1,6 +1,7 @@
 """Notebooks as programs: runs with parameters, what they record, and sweeps over grids."""
 
 from vidhash_lab.runs.figures import save_figure, show_figure
+from vidhash_lab.runs.parallel import on_all_cores
 from vidhash_lab.runs.runs import (
     median_milliseconds,
     record_metrics,

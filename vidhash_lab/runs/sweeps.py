@@ -43,7 +43,7 @@ DASK = {  # of a cluster made here
 
 def sweep(
     notebook: str | Path,
-    grid: Mapping[str, Sequence] | Sequence[Mapping[str, Sequence]],
+    grid: Mapping[str, Sequence] | Sequence[Mapping[str, Sequence]] | Mapping[str, Mapping],
     folder: str | Path,
     *,
     n_jobs: int = 1,
@@ -52,7 +52,8 @@ def sweep(
     """Run a notebook for every point of a grid -> pandas table, a row a run, in the grid's order.
 
     Args:
-        grid: {parameter: list of values}, all combinations; or a list of such dicts.
+        grid: {parameter: list of values}, all combinations; or a list of such dicts; or a dict of
+            such dicts by name, whose names are the table's first column, `row`.
         folder: each run has a folder of its own in it; two sweeps of one folder share their runs.
         n_jobs: runs at a time; the kernel of each gets its share of the cores.
         backend: "loky" for processes of this machine, "dask" (with the client that is connected,
@@ -69,13 +70,13 @@ def sweep(
     import pandas as pd
     from tqdm.auto import tqdm
 
-    points = _points(grid)
+    names, points = _points(grid)
     for point in points:
         runs.check_parameters(notebook, point)
     # Read once: a notebook that is saved meanwhile must not run under the name of this one.
     source, package = Path(notebook).read_text("utf-8"), _package_hash()
-    names = _folder_names(notebook, source, points, package)
-    folders = [Path(folder).resolve() / name for name in names]
+    kept = _folder_names(notebook, source, points, package)
+    folders = [Path(folder).resolve() / name for name in kept]
     copy, token = Path(notebook).name, uuid.uuid4().hex
     same = max(1, joblib.cpu_count() // n_jobs), package, token  # for all points
     rows, bar = {}, tqdm(total=len(points), desc="runs", unit="run")
@@ -95,7 +96,7 @@ def sweep(
                     with FileLock(folders[n] / ".lock"):  # until it runs no more
                         rows[n] = _row(points[n], folders[n], "done", error)
                     bar.update()
-    return pd.DataFrame([rows[number] for number in range(len(points))])
+    return pd.DataFrame([name | rows[number] for number, name in enumerate(names)])
 
 
 def _results(calls, n_jobs, backend):
@@ -120,11 +121,21 @@ def _results(calls, n_jobs, backend):
 
 
 def _points(grid):
-    grids = [grid] if isinstance(grid, Mapping) else grid
-    for name, values in itertools.chain(*(g.items() for g in grids)):
+    """List the points of a grid, and for each {"row": its name}, {} where grids have no names."""
+    if isinstance(grid, Mapping):
+        named = all(isinstance(values, Mapping) for values in grid.values())
+        grids = [({"row": row}, each) for row, each in grid.items()] if named else [({}, grid)]
+    else:
+        grids = [({}, each) for each in grid]
+    for name, values in itertools.chain(*(each.items() for _, each in grids)):
         if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
             raise ValueError(f"grid: {name} = {values!r} is no list of values. Write [{values!r}].")
-    return [dict(zip(g, values)) for g in grids for values in itertools.product(*g.values())]
+    pairs = [
+        (row, dict(zip(each, values)))
+        for row, each in grids
+        for values in itertools.product(*each.values())
+    ]
+    return [row for row, _ in pairs], [point for _, point in pairs]
 
 
 def find_method(name: str) -> type[VideoHasher]:

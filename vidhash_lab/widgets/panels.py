@@ -82,7 +82,7 @@ def query_browser(
             text = f"{relevant.sum()} of {k} results share its category"
         return figure, f"query {query}: {text}"
 
-    last, most = len(dataset.query) - 1, min(max(k, 20), len(index))
+    last, most = len(dataset.query) - 1, min(max(k, 20), len(index) - dataset.self_query)
     return panel(draw, query=_slider("query", 0, last), k=_slider("k", min(k, most), most, 1))
 
 
