@@ -1,6 +1,5 @@
 """Every figure of the notebooks: arrays in, a matplotlib Figure out, nothing shown by itself."""
 
-from vidhash_lab.plots.agreement import agreement
 from vidhash_lab.plots.architecture import architectures, traced
 from vidhash_lab.plots.charts import ablation, bands, bars, mean_curves, training_curves, variants
 from vidhash_lab.plots.code_space import (
@@ -11,6 +10,7 @@ from vidhash_lab.plots.code_space import (
     hash_centres,
 )
 from vidhash_lab.plots.losses import curves, pulled_points
+from vidhash_lab.plots.reproduced import agreement
 from vidhash_lab.plots.retrieval import precision_recall, radius_curves, within_radius
 from vidhash_lab.plots.side_by_side import rankings
 from vidhash_lab.plots.strips import (
