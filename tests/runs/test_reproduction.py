@@ -118,7 +118,7 @@ def test_released_weights_are_judged_as_the_released_scripts_do(root, weights, t
 
 def test_a_protocol_with_the_first_queries_only(root, weights, tmp_path):
     model, data = weights["FCVID"]
-    row = replace(published(method="ConMH", dataset="FCVID", bits=16, metric="mAP@5")[0])
+    row = published(method="ConMH", dataset="FCVID", bits=16, metric="mAP@5")[0]
     row = replace(row, source="log (first 3 test videos as queries)")
     (one,) = reproduce([row], Setting(root=root, weights=tmp_path / "weights"))
     codes = encode(model, data.database)
@@ -147,6 +147,19 @@ def test_missing_files_and_too_few_videos_are_remarks_with_their_reasons(write_p
     by_metric = {one.row.metric: one for one in reproduce(rows, setting)}
     assert by_metric["mAP@5"].ours is not None
     assert by_metric["mAP@20"].remark == "not measured: a query can find 7 videos"
+
+
+def test_s5vh_on_fcvid_has_the_recipe_of_its_logs(write_published):
+    root = write_published("fcvid", videos=8, shape=(6, 8))
+    setting = Setting(root=root, epochs=1, changes={"S5VH": CHANGES["S5VH"] | {"num_clusters": 5}})
+    rows = published(method="S5VH", dataset="FCVID", bits=16, metric="mAP@5")
+    for one in reproduce(rows, setting):
+        assert "recipe of its logs" in one.remark and one.ours is not None
+    setting = replace(setting, root=write_published("ucf101", videos=3, shape=(6, 8)))
+    rows = published(method="S5VH", dataset="UCF101", bits=16, metric="mAP@5")
+    assert {one.remark for one in reproduce(rows, setting)} == {
+        "not measured: a query can find 3 videos, fewer than any K of the table"
+    }
 
 
 def test_costs_are_those_of_the_papers_own_sizes():

@@ -28,7 +28,7 @@ from vidhash_lab.data.released.sets import PUBLISHED_SETS, differences
 from vidhash_lab.literature import Published, published
 from vidhash_lab.models import METHODS
 from vidhash_lab.models.mcmsh import TABLE_1, TABLE_2
-from vidhash_lab.recipes import published_recipe
+from vidhash_lab.recipes import S5VH_LOGGED, published_recipe
 from vidhash_lab.retrieval.codes import encode
 from vidhash_lab.retrieval.metrics import evaluate
 from vidhash_lab.runs.runs import median_milliseconds
@@ -167,6 +167,8 @@ def _retrieval(rows, setting):
     cutoffs = {row: int(row.metric.removeprefix("mAP@")) for row in rows}
     most = len(found) - data.self_query
     within = sorted({k for k in cutoffs.values() if k <= most})
+    if not within:
+        raise ValueError(f"a query can find {most} videos, fewer than any K of the table")
     as_published = evaluate(*sets, k=within, ties="stable")
     bounds = [as_published.with_ties(ties).map_at for ties in ("worst", "best")]
     smaller = evaluate(*sets, k=within, ties="stable", denominator="min").map_at
@@ -225,7 +227,8 @@ def _trained(method, variant, bits, data, setting):
         unknown = ", alpha assumed" if name == "mcmsh" else ""
         return load_released(name, released, **assumed), f"released weights {file}{unknown}"
     sizes, recipe = published_recipe(name, data.name)
-    sizes |= VARIANTS[variant] | setting.changes.get(method, {})
+    logged = (name, data.name) == ("s5vh", "fcvid")  # its numbers are not of its code's recipe
+    sizes |= VARIANTS[variant] | (S5VH_LOGGED if logged else {}) | setting.changes.get(method, {})
     planned = recipe["epochs"]
     recipe["epochs"] = min(planned, setting.epochs or planned)
     checkpoint = Path(setting.kept) / file.with_suffix(".pt") if setting.kept else None
@@ -234,8 +237,8 @@ def _trained(method, variant, bits, data, setting):
     model = METHODS[name].for_dataset(data, bits=bits, seed=setting.seed, **sizes)
     fit(model, data.train, **recipe, seed=setting.seed, precision="32-true", checkpoint=checkpoint)
     changed = ", other sizes" if setting.changes.get(method) else ""
-    how = f"trained {recipe['epochs']} of {planned} epochs{changed}, seed {setting.seed}"
-    return model, how
+    changed += ", recipe of its logs" if logged else ""
+    return model, f"trained {recipe['epochs']} of {planned} epochs{changed}, seed {setting.seed}"
 
 
 def _cost(rows):
