@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb))
 
-.PHONY: demo test lab notebooks check format constraints clean
+.PHONY: demo test lab notebooks book check format constraints clean
 
 demo: .venv/installed  ## run notebook 00 and write its page
 	@$(BIN)/python -m vidhash_lab.runs notebooks/00_start_here.ipynb --folder build/demo
@@ -25,6 +25,10 @@ lab: .venv/installed  ## open the notebooks
 notebooks: .venv/installed  ## run every notebook in full; refresh outputs and figures
 	$(BIN)/python -m vidhash_lab.runs $(NOTEBOOKS) --refresh
 	$(BIN)/nbstripout --keep-output --keep-count --keep-id $(NOTEBOOKS)
+
+book: .venv/installed  ## the site, from the committed notebooks, into build/book
+	$(BIN)/python book/build.py
+	@echo "Open build/book/index.html; it needs no server and no network."
 
 check: .venv/installed  ## lint and formatting
 	$(BIN)/ruff check

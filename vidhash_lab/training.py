@@ -112,7 +112,7 @@ def fit(
         with companions(partial(fit, **own | {"on_epoch": None}), processes):
             return fit(**own)
     model.warm_up()
-    precision, device_before = _precision(precision, device), model.device
+    precision, device_before = choose_precision(precision, device), model.device
     with together(device, precision) as fabric, torch.random.fork_rng():
         torch.manual_seed(seed + 1_000_003 * fabric.global_rank)  # of dropout, each its own
         recipe = {"seed": seed, "videos": len(train), "data": train.fingerprint()}
@@ -272,8 +272,8 @@ def _begin(model, schedule, recipe, history):
     return Run(model, optimizer, scheduler, draws, recipe, history)
 
 
-def _precision(precision, device):
-    """Choose bfloat16 autocast where the hardware computes in it, else float32."""
+def choose_precision(precision: str, device: str) -> str:
+    """Choose bfloat16 autocast where the hardware computes in it, else float32, of "auto"."""
     if precision != "auto":
         return precision
     if device in ("auto", "cuda") and torch.cuda.is_available():

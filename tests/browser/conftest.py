@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -62,20 +63,35 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture
-def page(lab, tmp_path):
+def page(lab, open_browser):
     """Open a fresh browser page that may talk to the lab alone."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile",
-            executable_path=CHROMIUM,
-            headless=True,
-            viewport={"width": 1400, "height": 1000},
-            args=QUIET,
-        )
+    with open_browser() as browser:
         yield browser.pages[0]
-        browser.close()
+
+
+@pytest.fixture(scope="session")
+def open_browser(tmp_path_factory):
+    """Return a function that opens chromium with a fresh profile, as a context manager."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"BROWSER TESTS SKIPPED: no {CHROMIUM} (apt-get install chromium)")
+
+    @contextmanager
+    def open_one(**options):
+        from playwright.sync_api import sync_playwright
+
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch_persistent_context(
+                tmp_path_factory.mktemp("profile"),
+                executable_path=CHROMIUM,
+                headless=True,
+                viewport={"width": 1400, "height": 1000},
+                args=QUIET,
+                **options,
+            )
+            yield browser
+            browser.close()
+
+    return open_one
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The Hamming index, exact and approximate, against a sort of all distances."""
 
+import pickle
+
 import h5py
 import numpy as np
 import pytest
@@ -111,6 +113,19 @@ def test_all_within_a_radius(kind, radius):
         inside = set(np.flatnonzero(true <= radius).tolist())
         few = kind == KINDS["some"]
         assert set(ids.tolist()) <= inside if few else set(ids.tolist()) == inside
+
+
+@kinds
+def test_an_index_pickles(kind):
+    codes, queries = clustered_codes(500), clustered_codes(40, seed=1)
+    index = HammingIndex(codes, **kind)
+    index.remove([3, 77])
+    found = pickle.loads(pickle.dumps(index))
+    for k in (1, 50, 498):
+        for ours, theirs in zip(found.search(queries, k), index.search(queries, k)):
+            assert np.array_equal(ours, theirs)
+    assert found.add(codes[:2]).tolist() == index.add(codes[:2]).tolist() == [500, 501]
+    assert (len(found), found.lists, found.probes) == (500, index.lists, index.probes)
 
 
 def test_a_radius_may_hold_nothing():

@@ -101,12 +101,20 @@ def test_a_refresh_writes_back_cleaned_with_figures_and_hash(notebook, tmp_path,
     assert written.metadata["vidhash_lab"]["code_hash"] != runs.code_hash(written)
 
 
-def test_clean_drops_widgets_and_keeps_pictures():
+def test_clean_leaves_a_line_for_a_widget_and_nothing_of_a_progress_bar():
     widget = new_output("display_data", {runs.WIDGET_TYPE: {}, "text/plain": "HBox()"})
+    words = "  0%|          | 0/3 [00:00<?, ?it/s]"
+    bar = new_output("display_data", {runs.WIDGET_TYPE: {}, "text/plain": words})
     table = new_output("display_data", {"text/html": "<table>"})
-    cell = new_code_cell("x", outputs=[widget, table], metadata={"papermill": {}, "tags": ["a"]})
-    cleaned = runs.clean(new_notebook(cells=[cell]))
-    assert cleaned.cells[0].outputs == [table] and cleaned.cells[0].metadata == {"tags": ["a"]}
+    cell = new_code_cell(
+        "x", outputs=[bar, widget, table], metadata={"papermill": {}, "tags": ["a"]}
+    )
+    cleaned = runs.clean(new_notebook(cells=[cell])).cells[0]
+    assert cleaned.outputs == [
+        new_output("display_data", {"text/plain": runs.WIDGET_LINE}),
+        table,
+    ]
+    assert cleaned.metadata == {"tags": ["a"]}
 
 
 def test_clean_keeps_pictures_small_and_as_they_look():

@@ -299,7 +299,7 @@ def test_dask_runs_the_points(notebook, tmp_path):
 
 def test_a_backend_that_is_not_installed_is_named(notebook, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray.util.joblib", None)
-    with pytest.raises(ImportError, match=r"'ray' needs more: pip install 'vidhash-lab\[sweep\]'"):
+    with pytest.raises(ImportError, match=r"'ray' needs more: pip install 'vidhash-lab\[ray\]'"):
         sweep(notebook, {"number": [1]}, tmp_path / "runs", backend="ray")
 
 

@@ -1,6 +1,6 @@
 """Examine a folder of features and labels before working with it.
 
-    python -m vidhash_lab.data ROOT
+    vidhash data ROOT
 
 It reads all files of FCVID, ActivityNet, YFCC, UCF101, HMDB51 and the kit's own once, and says what
 is there and whether it can be worked with. The exit code is 1 where something is wrong.
@@ -8,22 +8,23 @@ is there and whether it can be worked with. The exit code is 1 where something i
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from tqdm.auto import tqdm
 
 from vidhash_lab.data.report import report
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m vidhash_lab.data") -> int:
     """Print the report of the folder or file named on the command line -> exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m vidhash_lab.data",
+        prog=prog,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("root", help="folder of a data set, or of several; or one HDF5 file")
     try:
-        return 0 if report(parser.parse_args().root, say=tqdm.write) else 1
+        return 0 if report(parser.parse_args(arguments).root, say=tqdm.write) else 1
     except KeyboardInterrupt:
         print("interrupted: not everything was read", file=sys.stderr)
         return 130

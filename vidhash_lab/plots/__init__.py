@@ -1,7 +1,19 @@
 """Every figure of the notebooks: arrays in, a matplotlib Figure out, nothing shown by itself."""
 
+from vidhash_lab.extras import needs
+
+needs("notebooks", "matplotlib")
+
 from vidhash_lab.plots.architecture import architectures, traced
-from vidhash_lab.plots.charts import ablation, bands, bars, mean_curves, training_curves, variants
+from vidhash_lab.plots.charts import (
+    ablation,
+    bands,
+    bars,
+    mean_curves,
+    spreads,
+    training_curves,
+    variants,
+)
 from vidhash_lab.plots.code_space import (
     bit_balance,
     code_maps,
@@ -23,4 +35,15 @@ from vidhash_lab.plots.strips import (
     reconstruction,
     scenes,
 )
-from vidhash_lab.plots.style import BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+from vidhash_lab.plots.style import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    method_colour,
+)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vidhash_lab.extras import needs
 from vidhash_lab.retrieval.codes import unpack
 from vidhash_lab.retrieval.hamming import check_codes, checked_words, count_distances
 from vidhash_lab.retrieval.metrics import evaluate
@@ -74,6 +75,7 @@ def project(
     The seed makes the map: it starts from the codes' principal axes, as Kobak and Linderman (2021)
     advise, and not from UMAP's spectral layout, which another rounding turns or mirrors.
     """
+    needs("notebooks", "umap")
     import umap  # compiles for seconds at its import, and only maps need it
 
     N, K = len(codes), 8 * codes.shape[1]

@@ -13,13 +13,17 @@ are relevant to each other when they share a label. A query with nothing relevan
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import nn
 
 from vidhash_lab.data.features import VideoDataset
-from vidhash_lab.retrieval import hamming
+from vidhash_lab.retrieval import cluster, hamming
 from vidhash_lab.retrieval.codes import encode
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 CUTOFFS = (5, 20, 40, 60, 80, 100)
 DENOMINATORS = {"k": "K", "min": "min(K, relevant)", "relevant": "relevant in top K"}
@@ -119,14 +123,17 @@ def score(
     ties: str = "expected",
     denominator: str = "k",
     labels: str = "labels",
+    client: "Client | None" = None,
 ) -> Evaluation:
     """Search the database of a data set with all its queries and judge what is found.
 
     `model` encodes each set once; packed codes (query, database) may stand in its place. Where
     the query set is the database (`self_query`), no video finds itself. `labels` or "fine_labels"
     decide what is relevant; the rest is as in `evaluate`. ValueError where a set has no labels.
+    With a `distributed.Client`, its workers encode and count.
     """
     _check_choices(ties=ties, denominator=denominator, labels=labels)
+    _check_order(ties, client)
     cutoffs = _checked_cutoffs(k, len(dataset.database) - dataset.self_query)
     known = getattr(dataset.query, labels), getattr(dataset.database, labels)
     for name, its_labels in zip(("query", "database"), known):
@@ -137,10 +144,11 @@ def score(
             )
     codes = model
     if isinstance(model, nn.Module):
-        query_codes = encode(model, dataset.query)
-        codes = query_codes, query_codes if dataset.self_query else encode(model, dataset.database)
+        codes = [encode(model, dataset.query, client=client)] * 2
+        if not dataset.self_query:
+            codes[1] = encode(model, dataset.database, client=client)
     protocol = {"ties": ties, "denominator": denominator, "exclude_self": dataset.self_query}
-    return evaluate(*codes, *known, k=cutoffs, **protocol)
+    return evaluate(*codes, *known, k=cutoffs, client=client, **protocol)
 
 
 def evaluate(
@@ -153,6 +161,7 @@ def evaluate(
     ties: str = "expected",
     denominator: str = "k",
     exclude_self: bool = False,
+    client: "Client | None" = None,
 ) -> Evaluation:
     """Score (Q, K/8) and (N, K/8) codes with (Q, C) and (N, C) multi-hot labels -> Evaluation.
 
@@ -162,13 +171,20 @@ def evaluate(
     Within a distance, `ties` takes the mean over all orders ("expected"), the bounds ("best",
     "worst") or database order ("stable"). `exclude_self`: query i is database item i and must not
     find itself. ValueError for unknown names, wrong shapes, and k above what a query can find.
+
+    With a `distributed.Client`, its workers count blocks of queries x blocks of items, with the
+    same result for all `ties` but "stable"; see `cluster.check_cluster` for what it raises then.
     """
     _check_choices(ties=ties, denominator=denominator)
+    _check_order(ties, client)
     sets = query_codes, database_codes, query_labels, database_labels
     *words, own_item, bits = hamming.checked_words(*sets, exclude_self)
     num_queries, database_size = len(words[0]), len(words[1])
     cutoffs = _checked_cutoffs(k, database_size - bool(exclude_self))
-    total, relevant = hamming.count_distances(*words, own_item, bits)
+    if client is None:
+        total, relevant = hamming.count_distances(*words, own_item, bits)
+    else:
+        total, relevant = cluster.count_distances(client, *words, own_item, bits)
 
     def ranked(rows):
         queries = words[0][rows], words[1], words[2][rows], words[3], own_item[rows]
@@ -326,6 +342,14 @@ def _checked_cutoffs(k, items):
         if cutoff != int(cutoff) or not 1 <= cutoff <= items:
             raise ValueError(f"k={cutoff} must be a whole number in 1..{items}, the items to find")
     return [int(cutoff) for cutoff in np.atleast_1d(k)]
+
+
+def _check_order(ties, client):
+    if client is not None and ties == "stable":
+        raise ValueError(
+            'ties="stable" needs every query\'s whole database in one order, and a worker sees a '
+            'block of it. Evaluate without client=, or with ties="expected", "best" or "worst".'
+        )
 
 
 def _check_choices(**chosen):

@@ -100,8 +100,7 @@ class HammingIndex:
         ValueError for k outside 1..N or another width.
         """
         query_codes = self._checked("query", query_codes)
-        if not 1 <= k <= len(self):
-            raise ValueError(f"k={k} must lie in 1..{len(self)}, the number of items in the index")
+        check_count(k, len(self))
         if self.lists is None:
             distances, places = self._index.search(query_codes, k)
             return distances, self._ids[places]
@@ -140,15 +139,9 @@ class HammingIndex:
 
     def save(self, path: PathLike) -> None:
         """Write the index to the HDF5 file `path`, whole or not at all, ended by a checksum."""
-        kept = {"ids": self._ids}
-        if self.lists is None:
-            kept["codes"] = _codes_of(self._index)
-        else:
-            kept["ids"], kept["codes"], kept["sizes"] = _contents_of_lists(self._index)
-            kept["centres"] = _codes_of(self._index.quantizer)
+        facts, kept = self.__getstate__()
         with written_whole(path, sealed=True) as new, new_hdf5(new) as file:
-            file.attrs.update(hamming_index=INDEX_VERSION, next_id=self._next_id)
-            file.attrs.update(bits=8 * self._index.code_size, probes=self.probes or 0)
+            file.attrs.update({"hamming_index": INDEX_VERSION} | facts)
             for name, array in kept.items():
                 file[name] = array
 
@@ -166,16 +159,34 @@ class HammingIndex:
             names = ["codes", "ids"] + (["centres", "sizes"] if facts["probes"] else [])
             kept = {name: own(file, name)[:] for name in names}
         _check_kept(path, facts, **kept)
-        lists = len(kept["centres"]) if facts["probes"] else None
         index = cls.__new__(cls)
-        index._index = _empty_index(facts["bits"] // 8, lists)
-        index._ids, index._next_id = np.sort(kept["ids"]), facts["next_id"]
-        if lists is None:
-            index._index.add(kept["codes"])
-        else:
-            index.probes = facts["probes"]
-            _fill_lists(index._index, **kept)
+        index.__setstate__((facts, kept))
         return index
+
+    def __getstate__(self):
+        kept = {"ids": self._ids}
+        if self.lists is None:
+            kept["codes"] = _codes_of(self._index)
+        else:
+            kept["ids"], kept["codes"], kept["sizes"] = _contents_of_lists(self._index)
+            kept["centres"] = _codes_of(self._index.quantizer)
+        bits, probes = 8 * self._index.code_size, self.probes or 0
+        return {"bits": bits, "next_id": self._next_id, "probes": probes}, kept
+
+    def __setstate__(self, state):
+        facts, kept = state
+        lists = len(kept["centres"]) if facts["probes"] else None
+        self._index = _empty_index(facts["bits"] // 8, lists)
+        self._ids, self._next_id = np.sort(kept["ids"]), facts["next_id"]
+        if lists is None:
+            self._index.add(np.ascontiguousarray(kept["codes"]))
+        else:
+            self.probes = facts["probes"]
+            _fill_lists(self._index, **kept)
+
+    def __sizeof__(self) -> int:
+        """Bytes of codes and ids: dask weighs them before it moves an index."""
+        return len(self) * (self._index.code_size + 8)
 
     def _checked(self, name, codes):
         codes, width = check_codes(name, codes), self._index.code_size
@@ -193,6 +204,12 @@ class HammingIndex:
             distances[short], ids[short] = self._search_lists(query_codes[short], k, more)
         order = np.lexsort((ids, distances))
         return tuple(np.take_along_axis(array, order, axis=1) for array in (distances, ids))
+
+
+def check_count(k: int, items: int) -> None:
+    """Raise ValueError unless k lies in 1..`items`."""
+    if not 1 <= k <= items:
+        raise ValueError(f"k={k} must lie in 1..{items}, the number of items in the index")
 
 
 def _check_lists(count, lists, probes):

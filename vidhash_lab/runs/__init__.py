@@ -1,5 +1,9 @@
 """Notebooks as programs: runs with parameters, what they record, and sweeps over grids."""
 
+from vidhash_lab.extras import needs
+
+needs("notebooks", "papermill", "nbconvert", "joblib", "filelock", "yaml", "pandas")
+
 from vidhash_lab.runs.figures import save_figure, show_figure
 from vidhash_lab.runs.parallel import on_all_cores
 from vidhash_lab.runs.runs import (

@@ -34,11 +34,16 @@ if TYPE_CHECKING:
 
 METRICS_TYPE = "application/vnd.vidhash-lab.metrics+json"
 WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
-# nbconvert's page for JupyterLab's look leaves a picture's `alt` out.
-DESCRIBED = """{% extends "lab/index.html.j2" %}
-{% block data_png scoped %}{% set alt = output | get_metadata("alt", "image/png") or "" %}
-{{ super() | replace("<img ", '<img alt="' ~ alt | escape_html ~ '" ', 1) }}{% endblock %}"""
+WIDGET_LINE = "(A widget stands here in JupyterLab: a page has no kernel to ask.)"
 FOLDER_VARIABLE = "VIDHASH_LAB_RUN"  # where the notebook that runs may leave files
+
+
+HELP = """Run notebooks from top to bottom, with parameters of your own.
+
+  vidhash run notebooks/02_masking_ratio.ipynb -p bits 16 -p dataset features.h5
+
+Each run is a folder in --folder: the executed notebook, a page to look at, and metrics.json."""
+PARAMETER = "one of the names in the notebook's parameters cell, and its value; as often as needed"
 
 
 def run_notebook(
@@ -166,18 +171,26 @@ def _file_hash(path):
 
 
 def clean(notebook: "NotebookNode") -> "NotebookNode":
-    """Strip timings, progress bars, widgets without state; pictures keep 256 colours."""
+    """Strip timings and progress bars; a widget leaves a line, a picture keeps 256 colours."""
     for place in (notebook, *notebook.cells):
         for key in ("papermill", "widgets", "execution"):
             place.metadata.pop(key, None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            shown = [output for output in cell.outputs if output.get("name") != "stderr"]
-            cell.outputs = [o for o in shown if WIDGET_TYPE not in o.get("data", {})]
+            cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
             for output in cell.outputs:
+                if WIDGET_TYPE in output.get("data", {}):
+                    output.data = {"text/plain": WIDGET_LINE}
                 if png := output.get("data", {}).get("image/png"):
                     output.data["image/png"] = _in_256_colours(png)
     return notebook
+
+
+def _is_progress(output):
+    """Tell whether an output is a progress bar, as text or as a widget: "3/9 [… 1.2it/s"."""
+    shown = output.get("data", {})
+    is_bar = WIDGET_TYPE in shown and "it/s" in shown.get("text/plain", "")
+    return is_bar or output.get("name") == "stderr"
 
 
 def _in_256_colours(png):
@@ -205,30 +218,30 @@ def refresh(notebook: str | Path, figures: str | Path) -> None:
 
 
 def write_html(notebook: str | Path) -> Path:
-    """Convert an executed notebook to HTML beside it, cleaned as it would be committed -> path."""
+    """Convert an executed notebook to HTML beside it, cleaned as it would be committed -> path.
+
+    The page is one file and makes no request (`vidhash_lab.runs.pages`).
+    """
     import nbformat
-    from jinja2 import DictLoader
-    from nbconvert import HTMLExporter
+
+    from vidhash_lab.runs.pages import page_of
 
     path = Path(notebook).with_suffix(".html")
-    exporter = HTMLExporter(
-        template_file="described.html.j2",
-        extra_loaders=[DictLoader({"described.html.j2": DESCRIBED})],
-    )
-    html, _ = exporter.from_notebook_node(clean(nbformat.read(notebook, as_version=4)))
-    _write_text(path, html)
+    _write_text(path, page_of(clean(nbformat.read(notebook, as_version=4))))
     return path
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Run notebooks from the command line."""
     import yaml
 
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("notebooks", nargs="+", type=Path)
-    parser.add_argument("--folder", type=Path, default=Path("build/runs"))
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    parser.add_argument("--refresh", action="store_true", help="write back cleaned, with figures")
+    examples = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=prog, description=HELP, formatter_class=examples)
+    add = parser.add_argument
+    add("notebooks", nargs="+", type=Path, help="paths of notebooks")
+    add("--folder", type=Path, default=Path("build/runs"), help="where runs go (build/runs)")
+    add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=PARAMETER)
+    add("--refresh", action="store_true", help="write it back cleaned, with its figures")
     options = parser.parse_args(arguments)
     parameters = {name: yaml.safe_load(value) for name, value in options.p}
     if options.refresh and parameters:

@@ -57,7 +57,7 @@ def sweep(
         folder: each run has a folder of its own in it; two sweeps of one folder share their runs.
         n_jobs: runs at a time; the kernel of each gets its share of the cores.
         backend: "loky" for processes of this machine, "dask" (with the client that is connected,
-            else one made for the sweep) and "ray" with `pip install vidhash-lab[sweep]`.
+            else one made for the sweep) and "ray" need the extras `cluster` and `ray`.
 
     Columns are the parameters, `status`, every recorded metric, `seconds`, `error` and `folder`. A
     run is "kept", not run again, where nothing has changed: parameters, the notebook's and the
@@ -300,7 +300,8 @@ def _backend(backend, n_jobs):
 
                 register_ray()
         except ImportError as error:
-            message = f"backend {backend!r} needs more: pip install 'vidhash-lab[sweep]'"
+            extra = {"dask": "cluster"}.get(backend, backend)
+            message = f"backend {backend!r} needs more: pip install 'vidhash-lab[{extra}]'"
             raise ImportError(message) from error
         if backend != "dask":
             stack.enter_context(joblib.parallel_config(backend))

@@ -1,33 +1,44 @@
-"""Extract a folder of videos from the command line; `vidhash_lab.videos.extraction` does the work.
+"""Describe every film of a folder by the features of a backbone, in one HDF5 file.
 
-    python -m vidhash_lab.videos FOLDER OUT.h5 --backbone torchvision:resnet50 --labels folders
+    vidhash extract FOLDER OUT.h5 --backbone torchvision:resnet50 --labels folders
 
 Stop it when you like and start it again: it goes on where it was.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from vidhash_lab.videos.backbones import open_backbone
 from vidhash_lab.videos.extraction import SAMPLES, extract
 from vidhash_lab.videos.model_folders import OUTPUTS
 
+BACKBONE = """what describes a frame: torchvision:NAME or timm:NAME, the folder of a transformers
+model, a TorchScript or ONNX file; weights are looked for on this disk, never downloaded"""
+SAMPLE = "uniform: spread evenly over a film's time; shots: every shot has its share"
+SHARD = "only the I-th of N equal parts, I from 0 on: one for each of N processes or machines"
 
-def main(arguments: list[str] | None = None) -> None:
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Extract a folder from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--num-frames", type=int, default=25, help="rows of features a video")
-    parser.add_argument("--backbone", default="torchvision:resnet50")
-    parser.add_argument("--output", choices=OUTPUTS, help="what is taken of a transformers model")
-    parser.add_argument("--sample", choices=SAMPLES, default="uniform")
-    parser.add_argument("--labels", help="'folders', or a CSV file with columns video and label")
-    parser.add_argument("--thumbnails", type=int, default=64)
-    parser.add_argument("--num-views", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shard", type=int, nargs=2, metavar=("I", "N"), help="one part")
-    parser.add_argument("--retry-skipped", action="store_true", help="read skipped files again")
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("folder", type=Path, help="the films, in it and in the folders in it")
+    add("out", type=Path, help="the HDF5 file to write or to go on with")
+    add("--num-frames", type=int, default=25, help="rows of features a film (25)")
+    add("--backbone", default="torchvision:resnet50", help=BACKBONE)
+    add("--output", choices=OUTPUTS, help="what is taken of a transformers model")
+    add("--sample", choices=SAMPLES, default="uniform", help=SAMPLE)
+    add("--labels", help="'folders', or a CSV file with columns video and label")
+    add("--thumbnails", type=int, default=64, help="pixels a side of the stored pictures (64)")
+    add("--num-views", type=int, default=0, help="augmented renderings a film, for CHAIN (0)")
+    add("--seed", type=int, default=0, help="of the augmentations")
+    add("--shard", type=int, nargs=2, metavar=("I", "N"), help=SHARD)
+    add("--retry-skipped", action="store_true", help="read files again that were skipped before")
     options = vars(parser.parse_args(arguments))
     output, options["shard"] = options.pop("output"), options["shard"] and tuple(options["shard"])
     try:

@@ -138,6 +138,16 @@ def open_backbone(
     raise DataError(f"{path}: a backbone file ends in .onnx, {', '.join(TORCHSCRIPT)}.")
 
 
+def travelling(which: str | Path | Backbone | Callable, opened: Backbone) -> str | Path | Backbone:
+    """Return what another process opens as the same backbone: a name or whole path, if it has one.
+
+    A callable travels itself, opened and named here.
+    """
+    if not isinstance(which, str | Path):
+        return opened
+    return Path(which).absolute() if which != "digits" and Path(which).exists() else which
+
+
 def _tried(backbone):
     """Return a network that describes two frames twice alike; else raise `DataError`."""
     sides = 2, backbone.frame_size, backbone.frame_size, 1 if backbone.grey else 3

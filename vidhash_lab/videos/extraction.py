@@ -16,10 +16,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -29,12 +30,16 @@ from tqdm.auto import tqdm
 from vidhash_lab.data.augmentation import augment_clips
 from vidhash_lab.data.cards import write_card
 from vidhash_lab.data.files import DataError
-from vidhash_lab.videos.backbones import FRAMES_AT_ONCE, Backbone, open_backbone
+from vidhash_lab.videos.backbones import FRAMES_AT_ONCE, Backbone, open_backbone, travelling
 from vidhash_lab.videos.decoding import Sampling, read_clip
 from vidhash_lab.videos.labels import read_video_labels
 from vidhash_lab.videos.parts import Parts, Row, VideoFile, locked
 from vidhash_lab.videos.pictures import BrokenVideo, shrink
+from vidhash_lab.videos.shards import ExtractionReport, on_cluster, share
 from vidhash_lab.videos.shots import find_shots
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 ENDINGS = frozenset(
     ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv"
@@ -42,25 +47,8 @@ ENDINGS = frozenset(
 )  # fmt: skip
 SAVE_SECONDS, SAVE_VIDEOS = 10, 256  # a part is written after either
 SAMPLES = ("uniform", "shots")
+ACTIVATIONS = 8  # times the frames that a backbone sees at once: of a ResNet-50, about
 MOST_UNREAD = 3  # files in a row that the system does not give: then it is not the files
-
-
-@dataclass(frozen=True)
-class ExtractionReport:
-    """What became of the folder; `unread` were not given by the system, or changed meanwhile."""
-
-    path: Path
-    videos: int
-    skipped: dict[str, str]
-    unread: dict[str, str] = field(default_factory=dict)
-
-    def __str__(self):
-        lines = [f"{self.path}: {self.videos} videos, {len(self.skipped)} files skipped"]
-        lines += [f"  {video}: {why}" for video, why in self.skipped.items()]
-        if self.unread:
-            lines += [f"{len(self.unread)} files could not be read; run again for them"]
-            lines += [f"  {video}: {why}" for video, why in self.unread.items()]
-        return "\n".join(lines)
 
 
 def extract(
@@ -77,6 +65,7 @@ def extract(
     device: str = "auto",
     shard: tuple[int, int] | None = None,
     retry_skipped: bool = False,
+    client: "Client | None" = None,
 ) -> ExtractionReport:
     """Describe every video below `folder` by T rows of D features: writes the HDF5 file `out`.
 
@@ -98,6 +87,9 @@ def extract(
             its own file, by processes that need not know of each other. `FeatureSet` takes the
             files of all as one set.
         retry_skipped: also read files again that an earlier run has skipped.
+        client: a `distributed.Client`, whose workers see the same files. Shards are their tasks,
+            written to `out-0-of-8.h5` and so on, which `FeatureSet(report.paths)` opens as one set,
+            equal but for the last bit: a network's sums depend on which videos share a batch.
 
     Raises `DataError`, ValueError and FileNotFoundError for what concerns the whole run, before it
     begins, `DataError` when no file is a video, and OSError when the system does not give several
@@ -106,25 +98,43 @@ def extract(
     _check_arguments(num_frames, thumbnails, num_views, sample)
     folder, out = Path(folder), Path(out)
     files = list_videos(folder)
-    mine = _share(files, shard)
+    mine = share(len(files), shard)
     label_rows, category_names = None, []
     if labels is not None:
         label_rows, category_names = read_video_labels(labels, [file.id for file in files])
-        label_rows = label_rows[mine]
-    files, backbone = files[mine], open_backbone(backbone, device)
-    settings = _settings(backbone, num_frames, sample, thumbnails, num_views, seed)
+    opened = open_backbone(backbone, device)
+    settings = _settings(opened, num_frames, sample, thumbnails, num_views, seed)
+    rest = settings, category_names, folder, retry_skipped
+    if client is not None:
+        read_bytes = ACTIVATIONS * FRAMES_AT_ONCE * 12 * opened.frame_size**2
+        which = travelling(backbone, opened)
+        task = partial(_extract_files, backbone=which, device=device, rest=rest)
+        report = on_cluster(client, task, out, files, label_rows, shard, read_bytes)
+    else:
+        rows = None if label_rows is None else label_rows[mine]
+        report = _extract_files(out, files[mine], rows, opened, device, rest)
+    if not report.videos:
+        first = "; ".join(f"{id}: {why}" for id, why in list(report.without.items())[:3])
+        raise DataError(f"{folder}: no video of two frames or more. First: {first}")
+    return report
+
+
+def _extract_files(out, files, label_rows, backbone, device, rest):
+    """Extract files into `out`, and write its card -> report; without any video, no `out`."""
+    settings, category_names, folder, retry_skipped = rest
+    backbone = open_backbone(backbone, device)
+    asked = [settings[key] for key in ("num_frames", "sample", "thumbnails", "views", "seed")]
+    if _settings(backbone, *asked) != settings:
+        raise DataError(f"backbone: a worker finds {backbone.name}, not {settings['backbone']}.")
     with locked(out) as unwritable:
         parts = Parts(out, settings, unwritable)
         unread = _read_missing(files, parts, backbone, settings, retry_skipped)
         attributes = _attributes(backbone, settings, category_names)
         skipped = parts.assemble(files, attributes, label_rows)
-    without = skipped | unread
-    if len(without) == len(files):
-        first = "; ".join(f"{id}: {why}" for id, why in list(without.items())[:3])
-        raise DataError(f"{folder}: no video of two frames or more. First: {first}")
+    videos = len(files) - len(skipped | unread)
     skipped = {id: why for id, why in skipped.items() if id not in unread}
-    report = ExtractionReport(out, len(files) - len(without), skipped, unread)
-    if not unwritable:
+    report = ExtractionReport(out, videos, skipped, unread, [out] if videos else [])
+    if videos and not unwritable:
         _write_data_card(report, folder, attributes)
     return report
 
@@ -150,15 +160,6 @@ def _settings(backbone, num_frames, sample, thumbnails, num_views, seed):
         "views": int(num_views),  # named so in the files that earlier versions have written
         "seed": seed if num_views else None,
     }
-
-
-def _share(files, shard):
-    """Return the slice of the list that a shard (i, n) reads."""
-    number, count = (0, 1) if shard is None else shard
-    if not 0 <= number < count <= len(files):
-        there = f"{count} parts of {len(files)} files"
-        raise ValueError(f"shard={shard} must be (i, n), i from 0 to n - 1; there are {there}")
-    return slice(number * len(files) // count, (number + 1) * len(files) // count)
 
 
 def _check_arguments(num_frames, thumbnails, num_views, sample):

@@ -12,7 +12,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress, groupby
 from pathlib import Path
 
@@ -51,6 +51,10 @@ class VideoFile:
     def folder(self) -> Path:
         """The folder within which `id` is the path."""
         return self.path.parents[self.id.count("/")]
+
+    def absolute(self) -> "VideoFile":
+        """The same file for a process that works in another folder."""
+        return replace(self, path=self.path.absolute())
 
 
 @dataclass(frozen=True)

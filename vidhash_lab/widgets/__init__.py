@@ -1,5 +1,9 @@
 """Widgets for JupyterLab: controls beside a picture, and the map of codes."""
 
+from vidhash_lab.extras import needs
+
+needs("notebooks", "anywidget", "ipywidgets", "matplotlib", "PIL")
+
 from vidhash_lab.widgets.code_map import CodeMap
 from vidhash_lab.widgets.panels import (
     GATE_NAMES,
