@@ -47,6 +47,12 @@ def press(page, handle, key, times=1):
             r"^query 0, radius 7: \d+ f",
         ),
         ("04_mc_mlp_gating", "place", r"^video 0, token mixer: gates", r"^video 0, at the end: g"),
+        (
+            "11_losses_by_hand",
+            "query",
+            r"^query 0: guessing \d+ of 8",
+            r"^query 3: guessing \d+ of 8",
+        ),
         ("08_your_own_videos", "file", r"^0-6-8/0003\.mp4, then", r"^1-3-8/0005\.mp4, then"),
         (
             "09_at_scale",

@@ -13,7 +13,8 @@ from vidhash_lab.runs.runs import read_run, run_notebook
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SMOKE = yaml.safe_load((NOTEBOOKS / "smoke.yaml").read_text())
 FROM_FILMS = "08_your_own_videos"
-NEEDS_NO_LABELS = ["00_start_here", "01_data"]
+NEEDS_NO_LABELS = ["00_start_here", "01_data", "11_losses_by_hand"]
+NEEDS_NO_LABELS += ["12_reproduce_a_paper", "13_find_the_cheat"]
 T, D, C = 10, 24, 4
 
 
