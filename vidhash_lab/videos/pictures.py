@@ -1,8 +1,8 @@
 """Pictures: what a decoded frame is turned into, S pixels a side, before a backbone sees it.
 
 The order of steps and the roundings are those of the image processors of transformers and
-torchvision: the shorter side is scaled to `resize` pixels as Pillow does it, the longer one is
-rounded down, and the middle S x S is cut out.
+torchvision: the shorter side is scaled to `resize` pixels by Pillow, the longer one is rounded
+down, and the middle S x S is cut out.
 """
 
 import struct
@@ -15,8 +15,6 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
-
-from vidhash_lab.videos.scaling import scaled_middle
 
 MAX_PIXELS = 1 << 26  # of one frame, 8192 x 8192: a damaged header may claim anything
 MAX_ASPECT = 8  # longer pictures are squeezed to this before their middle is cut out
@@ -61,8 +59,10 @@ class Shape:
         height, width = picture.shape[:2]
         aspect = Fraction(1) if self.squeeze else aspect or Fraction(width, height)
         width, height = _sides(aspect, self.resize or self.size)
-        kind = INTERPOLATIONS[self.interpolation]
-        return scaled_middle(np.atleast_3d(picture), width, height, self.size, kind)
+        image = Image.fromarray(np.ascontiguousarray(picture))
+        scaled = np.asarray(image.resize((width, height), INTERPOLATIONS[self.interpolation]))
+        top, left = (height - self.size) // 2, (width - self.size) // 2
+        return np.atleast_3d(scaled[top : top + self.size, left : left + self.size])
 
 
 @lru_cache
