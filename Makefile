@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb))
 
-.PHONY: demo test lab notebooks book check format constraints clean
+.PHONY: demo test lab notebooks book check format constraints clean clean-cache
 
 demo: .venv/installed  ## run notebook 00 and write its page
 	@$(BIN)/python -m vidhash_lab.runs notebooks/00_start_here.ipynb --folder build/demo
@@ -41,6 +41,10 @@ format: .venv/installed
 constraints: .venv/installed  ## pin what is installed now
 	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
 	mv constraints.new constraints.txt
+
+clean-cache: .venv/installed  ## free what the kit keeps in its cache, and show what was there
+	$(BIN)/vidhash cache
+	$(BIN)/vidhash cache --clean
 
 clean:
 	rm -rf build .venv *.egg-info

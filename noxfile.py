@@ -37,7 +37,8 @@ def quick(session):
     if wanted := cuda_alone(session):
         session.skip(f"Python {session.python}: {wanted}")
     extras = "videos,notebooks,databases"
-    session.install("-c", "constraints.txt", f".[{extras}]", "pytest", "hypothesis", "pytest-xdist")
+    tools = "pytest", "pytest-xdist", "hypothesis", "tie-aware-retrieval-metrics"
+    session.install("-c", "constraints.txt", f".[{extras}]", *tools)
     session.run("pytest", "-n", "auto", "-p", "no:cacheprovider", *(session.posargs or QUICK))
 
 

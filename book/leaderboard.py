@@ -5,6 +5,7 @@ sorts by any column and narrows by method, data set and bits (static/leaderboard
 script the table is the whole list, in the order of published.csv.
 """
 
+import re
 from html import escape
 
 from vidhash_lab.data.released.sets import PUBLISHED_SETS
@@ -15,15 +16,17 @@ KEYS = ("method", "variant", "dataset", "bits")
 TITLES = {"method": "method", "variant": "variant", "dataset": "data set", "bits": "bits"}
 
 
-def protocol(dataset: str) -> str:
-    """Say which videos query which, and that both are one set where they are."""
+def protocol(dataset: str, source: str) -> str:
+    """Say which videos query which: in the source's words, else what the released code does."""
     known = PUBLISHED_SETS.get(dataset.lower())
     if known is None:
         return "not stated"
     queries, database = known.query, known.database
+    if stated := re.search(r"; (.*quer.*)\)$", source):
+        return f"stated: {stated[1]}; {database.videos:,} videos searched"
     if queries == database:
-        return f"{queries.videos:,} test videos query each other, themselves included"
-    return f"{queries.videos:,} queries in {database.videos:,} videos"
+        return f"of released code: {queries.videos:,} test videos query each other and themselves"
+    return f"of released code: {queries.videos:,} queries in {database.videos:,} videos"
 
 
 def rows() -> list[dict]:
@@ -35,7 +38,8 @@ def rows() -> list[dict]:
             key = (*(getattr(number, each) for each in KEYS), number.source)
             found.setdefault(key, {})[int(depth)] = number.value
     return [
-        dict(zip((*KEYS, "source"), key)) | {"protocol": protocol(key[2]), "values": values}
+        dict(zip((*KEYS, "source"), key))
+        | {"protocol": protocol(key[2], key[-1]), "values": values}
         for key, values in found.items()
     ]
 

@@ -144,6 +144,9 @@ def save(
 
     A card beside it, `….card.md` and `.json`, says on a page what the model is; with the `history`
     that `fit` returned also its recipe, its data and its losses, with an `evaluation` its mAP.
+
+    >>> from vidhash_lab import LSH
+    >>> save(LSH(LSH.Config(bits=16, num_frames=25, feature_dim=128)), "lsh.pt")
     """
     _write(_model_state(model), path)
     weights = sum(weight.numel() for weight in model.parameters())
@@ -166,6 +169,11 @@ def load(path: str | Path, method: type[VideoHasher] | None = None) -> VideoHash
 
     A method of your own is named by its class, `load(path, method=MyHasher)`. Raises
     FileNotFoundError, and `DataError` for another method, damage, or more than tensors and values.
+
+    >>> from vidhash_lab import LSH
+    >>> save(LSH(LSH.Config(bits=16, num_frames=25, feature_dim=128)), "lsh.pt")
+    >>> load("lsh.pt").config.bits
+    16
     """
     state = _read(path)
     if not {"method", "config", "model"} <= set(state):
@@ -210,6 +218,8 @@ def load_released(method: str, path: str | Path, **assumed) -> VideoHasher:
     `method` is "conmh", "mcmsh", "bth", "s5vh" or "autossvh"; `assumed` is what the file does
     not hold, see the class's `from_released`. Raises ValueError for another method,
     FileNotFoundError, and `DataError` for other weights.
+
+    >>> model = load_released("conmh", "fcv_64.pth", num_frames=25)  # doctest: +SKIP
     """
     builders = {
         n: each.from_released for n, each in METHODS.items() if hasattr(each, "from_released")

@@ -95,6 +95,10 @@ def published_recipe(method: str, dataset: str) -> tuple[dict, dict]:
 
     `sizes` are fields for `Method.for_dataset(dataset, bits=…, **sizes)`, `recipe` arguments of
     `fit`; released code computes in `precision="32-true"`. ValueError for a pair without a recipe.
+
+    >>> sizes, recipe = published_recipe("conmh", "fcvid")
+    >>> sizes["mask_ratio"], recipe["epochs"]
+    (0.75, 800)
     """
     if (method, dataset) not in RECIPES:
         there = ", ".join(f"{m} on {d}" for m, d in RECIPES)

@@ -103,6 +103,13 @@ def fit(
     The model comes back in evaluation mode, on the device it was on. Raises ValueError for
     arguments that do not fit, and `NonFiniteLoss`: on a CPU before the step that would spoil the
     weights, on a GPU within half a second. The checkpoint of the last whole epoch stays.
+
+    >>> from vidhash_lab import ConMH, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> model = ConMH.for_dataset(data, bits=16, hidden_dim=32, depth=1, heads=2, decoder_dim=32)
+    >>> history = fit(model, data.train, epochs=1, learning_rate=3e-3)
+    >>> {"contrastive", "reconstruction", "loss", "seconds"} <= set(history[0])
+    True
     """
     own = dict(locals(), processes=1)
     model.check_fits(train)

@@ -23,7 +23,6 @@ SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 OLDER = "These outputs are of version"
 # Pages whose figures have no text yet: to be gone with the last of them.
 WITHOUT_ALT = [
-    *("00_start_here", "02_masking_ratio", "03_chain_tasks", "04_mc_mlp_gating"),
     *("07_benchmark", "10_newer_methods", "solutions/00_start_here", "solutions/02_masking_ratio"),
 ]
 

@@ -13,8 +13,9 @@ from vidhash_lab.runs.runs import read_run, run_notebook
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SMOKE = yaml.safe_load((NOTEBOOKS / "smoke.yaml").read_text())
 FROM_FILMS = "08_your_own_videos"
-NEEDS_NO_LABELS = ["00_start_here", "01_data"]
-T, D, C = 10, 24, 4
+NEEDS_NO_LABELS = ["00_start_here", "01_data", "11_losses_by_hand"]
+NEEDS_NO_LABELS += ["12_reproduce_a_paper", "13_find_the_cheat"]
+T, D, C = 10, 72, 4  # D: as many principal components as the longest smoke codes have bits
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ MASKED[0, :12] = MASKED[1, 13:] = True
 CODES = GENERATOR.integers(0, 256, (30, 2), dtype=np.uint8)
 LABELS = np.eye(3, dtype=bool)[np.arange(30) % 3]
 RESULT = evaluate(CODES[:8], CODES, LABELS[:8], LABELS, k=(5,))
+TASKS = {"one": [("tcp://a", 0, 1)], "two": [("tcp://b", 0, 0.5), ("tcp://a", 0.2, 1.5)]}
 
 
 def pixels(figure):
@@ -85,6 +86,13 @@ def every_figure():
     centres, alike = hadamard_codes(20, 16), np.eye(20)
     yield plots.hash_centres({"a": centres, "b": -centres}, alike, {"a": "one", "b": "two"})
     yield plots.hash_centres({"a": centres}, alike)
+    curves = {"measured": ([1, 10, 100], [2, 30, 400]), "computed": ([1, 100], [1, 100])}
+    yield plots.growth(("N", "ms", curves), ("N", "MB", curves), dashed=["computed"], linear=["MB"])
+    searched = {"a": ([1, 2], [0.8, 1.0], [1, 2]), "b": ([1, 2], [0.1, 0.2], [1, 2])}
+    yield plots.recall_for_time(searched, 90.0, xlabel="milliseconds", note="n")
+    yield plots.memory_over_time({"a": ([0, 1], [2, 3])}, ylabel="MB", levels={"file": 5}, note="n")
+    yield plots.tasks_over_time(TASKS, killed={"two": ("tcp://b", 0.7)})
+    yield plots.needs({"GB": {"a": 1e-3, "b": 2e6}, "hours": {"a": 0.5, "b": 1e5}}, note="n")
 
 
 @pytest.mark.parametrize("figure", list(every_figure()))
@@ -266,3 +274,37 @@ def test_hash_centres_count_each_pair_once_and_show_it_over_its_similarity():
     (steps,) = bars.patches
     assert np.allclose(steps.get_data().values, np.array([0, 1, 0, 1, 1]) / 3)
     assert np.allclose(cloud.collections[0].get_offsets(), [[0.5, 2], [-0.9, -4], [-0.4, -2]])
+
+
+def test_what_is_computed_is_dashed_and_what_is_measured_has_points():
+    curves = {"measured": ([1, 10], [2, 30]), "computed": ([1, 10], [3, 4])}
+    (axis,) = plots.growth(("N", "ms", curves), dashed=["computed"]).axes
+    assert [line.get_linestyle() for line in axis.lines] == ["-", "--"]
+    assert [line.get_marker() for line in axis.lines] == ["o", "None"]
+    assert axis.lines[1].get_ydata().tolist() == [3, 4]
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    (axis,) = plots.growth(("N", "share", curves), linear=["share"]).axes
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "linear")
+
+
+def test_every_number_of_probes_stands_at_its_point():
+    figure = plots.recall_for_time({"a": ([1, 2], [0.8, 1.0], [4, 16])}, 90.0, xlabel="ms")
+    (axis,) = figure.axes
+    assert [(text.get_text(), text.xy) for text in axis.texts] == [("4", (1, 0.8)), ("16", (2, 1))]
+
+
+def test_a_killed_worker_is_crossed_where_it_worked():
+    one, two = plots.tasks_over_time(TASKS, killed={"two": ("tcp://b", 0.7)}).axes
+    assert not one.lines and two.lines[0].get_marker() == "x"
+    assert (two.lines[0].get_xdata()[0], two.lines[0].get_ydata()[0]) == (0.7, 1)
+    bars = [(bar.get_x(), bar.get_width(), round(bar.get_y() + 0.275)) for bar in two.patches]
+    assert bars == [(0, 0.5, 1), (0.2, 1.3, 0)]
+
+
+def test_needs_have_their_numbers_within_the_picture():
+    figure = plots.needs({"GB": {"a": 1e-3, "b": 2e6}, "hours": {"a": 0, "b": 1e5}})
+    pixels(figure)
+    for axis, numbers in zip(figure.axes, (["0.001", "2,000,000"], ["0", "100,000"])):
+        assert [text.get_text() for text in axis.texts] == numbers
+        right = axis.get_window_extent().x1
+        assert all(text.get_window_extent().x1 <= right + 2 for text in axis.texts)

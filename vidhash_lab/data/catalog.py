@@ -58,6 +58,10 @@ def open_dataset(name_or_path: PathLike, root: PathLike | None = None, **options
     `num_views` and sizes, see `open_digit_stories`; the others `views`, the HDF5 file of the
     training videos' views where these lie elsewhere; one's own `classes`, see `FeatureSet`.
     Raises FileNotFoundError or `DataError`, naming file, key or row.
+
+    >>> data = open_dataset("digit-stories-mini")
+    >>> len(data.train), data.num_frames, data.feature_dim
+    (600, 25, 128)
     """
     if name_or_path in CATALOG:
         return CATALOG[name_or_path](root, **options)

@@ -36,6 +36,11 @@ def encode(
     themselves. Codes are the same to the last bit where workers have the same processor and as many
     threads of torch (dask starts them with one, unless told otherwise): other sums may turn a bit.
     See `cluster.check_cluster` for what it raises then.
+
+    >>> from vidhash_lab import LSH, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> encode(LSH.for_dataset(data, bits=16).prepare(data.train, seed=0), data.query).shape
+    (60, 2)
     """
     model.check_fits(feature_set)
     if client is not None:
@@ -91,7 +96,11 @@ def _encode_block(kept, block, batch_size):
 
 
 def pack(codes: torch.Tensor | np.ndarray) -> np.ndarray:
-    """Pack codes (N, K) in {-1, +1} -> (N, K/8) uint8; ValueError for any other shape or value."""
+    """Pack codes (N, K) in {-1, +1} -> (N, K/8) uint8; ValueError for any other shape or value.
+
+    >>> pack(np.array([[1, -1, -1, -1, -1, -1, -1, 1]]))
+    array([[129]], dtype=uint8)
+    """
     codes = torch.as_tensor(codes)
     if codes.ndim != 2 or codes.shape[1] % 8:
         raise ValueError(f"codes are {tuple(codes.shape)}; expected (N, K) with K a multiple of 8")
@@ -101,5 +110,9 @@ def pack(codes: torch.Tensor | np.ndarray) -> np.ndarray:
 
 
 def unpack(packed: np.ndarray) -> np.ndarray:
-    """Unpack codes (N, K/8) uint8 -> (N, K) int8 in {-1, +1}."""
+    """Unpack codes (N, K/8) uint8 -> (N, K) int8 in {-1, +1}.
+
+    >>> unpack(np.array([[129]], dtype=np.uint8))
+    array([[ 1, -1, -1, -1, -1, -1, -1,  1]], dtype=int8)
+    """
     return np.unpackbits(packed, axis=1).astype(np.int8) * 2 - 1

@@ -54,6 +54,12 @@ def compare(
 
     Evaluations of several seeds are averaged for it, and compared by a t test of their own.
     ValueError unless queries and protocol agree.
+
+    >>> from vidhash_lab import ITQ, LSH, open_dataset, score
+    >>> data = open_dataset("digit-stories-mini")
+    >>> itq, lsh = (m.for_dataset(data, bits=16).prepare(data.train, seed=0) for m in (ITQ, LSH))
+    >>> compare(score(itq, data), score(lsh, data), k=20).difference > 0
+    True
     """
     sides = [[s] if isinstance(s, Evaluation) else list(s) for s in (evaluation_a, evaluation_b)]
     _check_comparable(sides, k)

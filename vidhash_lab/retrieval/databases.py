@@ -76,6 +76,11 @@ def export_codes(
     `HammingIndex`. `labels` (N, C) are multi-hot, and `categories` their C names. Of the model and
     the data set that the codes are of, the metadata says what tells them from others. The file
     appears whole or not at all. ModuleNotFoundError where duckdb is missing, which writes it.
+
+    >>> export_codes("codes.parquet", np.array([[129], [3]], np.uint8), ids=["a", "b"])
+    >>> import duckdb
+    >>> duckdb.sql("SELECT id FROM 'codes.parquet' ORDER BY id").fetchall()
+    [('a',), ('b',)]
     """
     duckdb, codes = _duckdb(), check_codes("the", codes)
     columns = {"id": _checked_ids(ids, len(codes))}

@@ -131,6 +131,12 @@ def score(
     the query set is the database (`self_query`), no video finds itself. `labels` or "fine_labels"
     decide what is relevant; the rest is as in `evaluate`. ValueError where a set has no labels.
     With a `distributed.Client`, its workers encode and count.
+
+    >>> from vidhash_lab import ITQ, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> result = score(ITQ.for_dataset(data, bits=16).prepare(data.train, seed=0), data, k=20)
+    >>> 0 < result.map_at[20] < result.ceiling[20]
+    True
     """
     _check_choices(ties=ties, denominator=denominator, labels=labels)
     _check_order(ties, client)
@@ -174,6 +180,10 @@ def evaluate(
 
     With a `distributed.Client`, its workers count blocks of queries x blocks of items, with the
     same result for all `ties` but "stable"; see `cluster.check_cluster` for what it raises then.
+
+    >>> codes, labels = np.array([[0], [1], [255]], np.uint8), np.array([[1, 0], [1, 0], [0, 1]])
+    >>> evaluate(codes[:1], codes, labels[:1], labels, k=3).map_at[3]
+    0.6666666666666666
     """
     _check_choices(ties=ties, denominator=denominator)
     _check_order(ties, client)

@@ -39,6 +39,10 @@ def twin_probe(
 
     `twins` (C,) names the twin of each fine label, for example the story told backwards. ValueError
     unless twins are pairs, c = twins[twins[c]] and not c itself.
+
+    >>> codes, stories = np.array([[0], [1], [255]], np.uint8), np.array([[1, 0], [1, 0], [0, 1]])
+    >>> twin_probe(codes[:1], codes, stories[:1], stories, twins=[1, 0]).preference
+    array([1.])
     """
     twins, query_labels, places = np.asarray(twins), np.asarray(query_labels), np.arange(len(twins))
     is_order = np.array_equal(np.sort(twins, axis=None), places)

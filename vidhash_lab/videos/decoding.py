@@ -22,7 +22,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vidhash_lab.videos.pictures import MAX_PIXELS, BrokenVideo, Fit, Shape, upright
+from vidhash_lab.videos.pictures import MAX_PIXELS, BrokenVideo, Fit, Shape, orientation, upright
 
 MAX_FRAMES = 20_000_000  # 90 hours at 60 a second
 ONE_FRAME = "has one frame only: a picture, not a video"
@@ -164,8 +164,9 @@ def _on_screen(times, end, unit, sampling):
 
 def _end(times, duration):
     """Return when the last frame ends: after its duration, or the usual one if none is known."""
-    usual = int(np.median(np.diff(times))) if len(times) > 1 else 1
-    return times[-1] + max(duration or usual, 1)
+    if not duration:
+        duration = int(np.median(np.diff(times))) if len(times) > 1 else 1
+    return times[-1] + max(duration, 1)
 
 
 def _clip(pictures, times, wanted, end, unit):
@@ -326,4 +327,4 @@ def decode_frames(path: str | Path) -> Iterator[np.ndarray]:
     with _open(path) as (container, stream):
         for frame in container.decode(stream):
             picture = reformatter.reformat(frame, format="rgb24", threads=1)
-            yield upright(picture.to_ndarray(), frame)
+            yield upright(picture.to_ndarray(), orientation(frame))

@@ -94,6 +94,12 @@ def extract(
     Raises `DataError`, ValueError and FileNotFoundError for what concerns the whole run, before it
     begins, `DataError` when no file is a video, and OSError when the system does not give several
     files in a row; run again then, nothing is lost.
+
+    >>> from vidhash_lab.videos.writing import write_video
+    >>> write_video("films/dark.mp4", np.zeros((8, 32, 32, 3), np.uint8))
+    >>> mean_colours = Backbone(lambda frames: frames.mean((2, 3)), "mean colours")
+    >>> extract("films", "films.h5", num_frames=4, backbone=mean_colours).videos
+    1
     """
     _check_arguments(num_frames, thumbnails, num_views, sample)
     folder, out = Path(folder), Path(out)
@@ -365,7 +371,7 @@ def _describe(clips, backbone, settings):
             yield [clip]
             continue
         waiting.append(clip)
-        if sum(len(clip.frames) for _, clip, _ in waiting) >= FRAMES_AT_ONCE:
+        if len(waiting) * len(clip[1].frames) >= FRAMES_AT_ONCE:  # all have as many
             yield _rows(waiting, backbone, settings)
             waiting = []
     if waiting:

@@ -59,6 +59,8 @@ def near_duplicates(
     `model` is fitted; of `videos`, two or more, a few dozen are enough; `backbone` is what the
     model was trained on; `folder`, empty or new, is for the copies and for `features.h5`. Raises
     ValueError for fewer videos or a folder in use, `DataError` for a video that is broken.
+
+    >>> near_duplicates(model, films, backbone, "copies").distances  # doctest: +SKIP
     """
     folder, videos = Path(folder), [Path(video) for video in videos]
     if len(videos) < 2 or (folder.exists() and any(folder.iterdir())):

@@ -8,6 +8,7 @@ down, and the middle S x S is cut out.
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import av
 import numpy as np
@@ -55,14 +56,20 @@ class Shape:
 
     def __call__(self, picture: np.ndarray, aspect: Fraction | None = None) -> np.ndarray:
         """Scale a picture (h, w[, 3]) uint8, as wide as `aspect` times its height -> (S, S, C)."""
-        aspect = aspect or Fraction(picture.shape[1], picture.shape[0])
-        aspect = min(max(aspect, Fraction(1, MAX_ASPECT)), Fraction(MAX_ASPECT))
-        short, aspect = self.resize or self.size, Fraction(1) if self.squeeze else aspect
-        width, height = int(short * max(aspect, 1)), int(short * max(1 / aspect, 1))
+        height, width = picture.shape[:2]
+        aspect = Fraction(1) if self.squeeze else aspect or Fraction(width, height)
+        width, height = _sides(aspect, self.resize or self.size)
         image = Image.fromarray(np.ascontiguousarray(picture))
         scaled = np.asarray(image.resize((width, height), INTERPOLATIONS[self.interpolation]))
         top, left = (height - self.size) // 2, (width - self.size) // 2
         return np.atleast_3d(scaled[top : top + self.size, left : left + self.size])
+
+
+@lru_cache
+def _sides(aspect, short):
+    """Return the width and height of a picture whose shorter side has `short` pixels."""
+    aspect = min(max(aspect, Fraction(1, MAX_ASPECT)), Fraction(MAX_ASPECT))
+    return int(short * max(aspect, 1)), int(short * max(1 / aspect, 1))
 
 
 class Fit:
@@ -79,12 +86,15 @@ class Fit:
         # One thread: the threads decode different files already.
         picture = self._reformatter.reformat(frame, format=kind, threads=1).to_ndarray()
         aspect = Fraction(frame.width, frame.height) * self._pixel_aspect
-        aspect = 1 / aspect if orientation(frame)[0] else aspect
-        return self._shape(upright(picture, frame), aspect)
+        turned = orientation(frame)
+        return self._shape(upright(picture, turned), 1 / aspect if turned[0] else aspect)
 
 
-def orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:
-    """Read the display matrix -> whether the axes are swapped, then the steps of y and x, +-1."""
+Orientation = tuple[bool, int, int]  # are the axes swapped, the steps of y and x, +-1
+
+
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """Read how a picture is turned and mirrored from the display matrix of its file."""
     matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
     if matrix is None:
         return False, 1, 1
@@ -95,9 +105,9 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:
     return turned, -1 if y < 0 else 1, -1 if x < 0 else 1
 
 
-def upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+def upright(picture: np.ndarray, turn: Orientation) -> np.ndarray:
     """Turn and mirror a picture (h, w, …) as the display matrix of its file says."""
-    turned, y, x = orientation(frame)
+    turned, y, x = turn
     return (picture.swapaxes(0, 1) if turned else picture)[::y, ::x]
 
 

@@ -24,6 +24,11 @@ def export(dataset: VideoDataset, folder: PathLike, layout: str = "fcvid") -> li
     in `PUBLISHED_SETS`, and `DataError` where labels that it needs are missing, where it has one
     file for two sets and the data set has two (FCVID: query and database; UCF101, HMDB51: database
     and training set), and for fewer videos than files.
+
+    >>> from vidhash_lab import open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> [path.name for path in export(data, "mini", "activitynet")][:2]
+    ['train_feats.h5', 'test_feats.h5']
     """
     from scipy.io import savemat  # here: opening a feature file needs no scipy
 
