@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from vidhash_lab.plots.style import BLUE, COLOURS, GREY, new_figure
+from vidhash_lab.plots.style import GREY, method_colour, new_figure
 
 Step = tuple[str, str]  # what a box says: its words, and a shape or a line below
 
@@ -43,9 +43,9 @@ def architectures(
     """Draw {method: steps from top to bottom} side by side, the losses below each."""
     tallest = max(map(len, columns.values()))
     figure = new_figure(0.62 * (tallest + 1) + 0.6)
-    for axis, (method, steps), colour in zip(
-        figure.subplots(1, len(columns), squeeze=False)[0], columns.items(), COLOURS
-    ):
+    axes = figure.subplots(1, len(columns), squeeze=False)[0]
+    for axis, (method, steps) in zip(axes, columns.items()):
+        colour = method_colour(method)
         axis.set_axis_off()
         axis.set(xlim=(0, 1), ylim=(-tallest - 0.6, 0.5))
         axis.set_title(method, fontsize=12, color=colour)
@@ -61,6 +61,6 @@ def architectures(
     return figure
 
 
-def _box(axis, y, text, colour=BLUE):
+def _box(axis, y, text, colour):
     look = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": colour}
     axis.text(0.5, y, text, ha="center", va="center", fontsize=9, bbox=look, linespacing=1.3)

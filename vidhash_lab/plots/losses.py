@@ -1,26 +1,25 @@
 """What losses want: curves of values and gradients, and points with the way that each would go."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from vidhash_lab.plots.style import COLOURS, GREY, finish, new_panels
+from vidhash_lab.plots.style import COLOURS, GREY, finish, line_looks, new_panels
 
 Lines = Mapping[str, tuple[ArrayLike, ArrayLike]]  # {label: (x, y)}
-LOOKS = tuple(product(("-", "--", ":"), COLOURS))  # when colours are used up, dashes
 
 
 def curves(panels: Mapping[str, Lines], *, xlabel: str, ylabel: str = "") -> Figure:
     """Draw panels {title: {label: (x, y)}} side by side; a label looks the same in all of them."""
     figure, axes = new_panels(3.4, len(panels))
     labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
+    looks = line_looks(labels)
     for axis, (title, lines) in zip(axes, panels.items()):
         for label, (x, y) in lines.items():
-            dash, colour = LOOKS[labels.index(label) % len(LOOKS)]
-            axis.plot(x, y, dash, color=colour, lw=2, label=label)
+            look = {"color": looks[label]["color"], "ls": looks[label]["ls"]}
+            axis.plot(x, y, lw=2, label=label, **look)
         finish(axis, xlabel, ylabel if axis is axes[0] else "", title=title)
     drawn = {line.get_label(): line for axis in axes for line in axis.lines}
     if len(axes[-1].lines) == len(labels) <= 4:
