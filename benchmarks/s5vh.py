@@ -1,4 +1,4 @@
-"""S5VH `small` at FCVID's shape beside ConMH `small`, and its scan beside the plain loop.
+"""S5VH `small` at FCVID's shape beside ConMH `small`, its scan and convolution beside plain torch.
 
     python benchmarks/s5vh.py
 
@@ -14,13 +14,17 @@ import time
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidhash_lab import S5VH, ConMH
 from vidhash_lab.models.conmh import draw_masks
-from vidhash_lab.models.s5vh import STATE, Scan
-from vidhash_lab.models.selective_scan import plain_scan, selective_scan
+from vidhash_lab.models.s5vh import STATE, TAPS, Scan
+from vidhash_lab.models.selective_scan import (
+    causal_convolution,
+    gated_scan,
+    plain_convolution,
+    plain_gated_scan,
+)
 
 BATCH, REPEATS = 128, 5
 CLOCK = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -37,32 +41,41 @@ def by_turns(functions):
     return [statistics.median(taken[1:]) for taken in seconds]
 
 
-# ---- the scan and the plain loop -----------------------------------------------------------------
+# ---- the layers along time -----------------------------------------------------------------------
 
 
-def compare_scans(name, videos, frames, inner):
+def compare(name, compiled, plain, inputs):
+    """Print how long the compiled function takes and how much longer the same in torch."""
+    difference = (compiled(*inputs) - plain(*inputs)).abs().max().item()
+
+    @torch.no_grad()
+    def forward(function):
+        function(*inputs)
+
+    def both(function):
+        torch.autograd.grad(function(*inputs).sum(), inputs)
+
+    print(f"{name}, largest difference {difference:.0e}")
+    for what, run in (("forward", forward), ("with backward", both)):
+        ours, theirs = by_turns([partial(run, function) for function in (compiled, plain)])
+        print(f"    {what}: {1000 * ours:.0f} ms, plain torch {theirs / ours:.1f} times as long")
+
+
+def compare_layers(name, videos, frames, inner):
+    """Compare what a scan's layer does along time with the same in torch."""
+    shape = f"{name} (B {videos}, T {frames}, E {inner})"
     draw = torch.Generator().manual_seed(0)
 
     def normal(*shape):
-        return torch.randn(shape, generator=draw)
+        return torch.randn(shape, generator=draw).requires_grad_()
 
-    step = F.softplus(normal(videos, frames, inner))
-    rate = -torch.exp(normal(inner, STATE))
-    u, write, read = (normal(videos, frames, width) for width in (inner, STATE, STATE))
-    inputs = [x.requires_grad_() for x in (u, step, rate, write, read)]
-    difference = (selective_scan(*inputs) - plain_scan(*inputs)).abs().max().item()
-
-    @torch.no_grad()
-    def forward(scan):
-        scan(*inputs)
-
-    def both(scan):
-        torch.autograd.grad(scan(*inputs).sum(), inputs)
-
-    print(f"scan, {name} (B {videos}, T {frames}, E {inner}), largest difference {difference:.0e}")
-    for what, run in (("forward", forward), ("with backward", both)):
-        ours, plain = by_turns([partial(run, scan) for scan in (selective_scan, plain_scan)])
-        print(f"    {what}: {1000 * ours:.0f} ms, the plain loop {plain / ours:.1f} times as long")
+    u, pace, gate = (normal(videos, frames, inner) for _ in range(3))
+    write, read = (normal(videos, frames, STATE) for _ in range(2))
+    rate = (-normal(inner, STATE).exp()).detach().requires_grad_()
+    inputs = [u, pace, rate, write, read, normal(inner), gate]
+    compare(f"scan, {shape}", gated_scan, plain_gated_scan, inputs)
+    inputs = [u, normal(TAPS, inner), normal(inner)]
+    compare(f"convolution, {shape}", causal_convolution, plain_convolution, inputs)
 
 
 # ---- the models ----------------------------------------------------------------------------------
@@ -134,9 +147,9 @@ def compare_models():
 
 def main():
     print(f"{torch.get_num_threads()} threads, seconds of {CLOCK.__name__}")
-    compare_scans("a view of the encoder", 2 * BATCH, 7, 512)
-    compare_scans("the encoder when it encodes", BATCH, 25, 512)
-    compare_scans("the decoder", 2 * BATCH, 25, 384)
+    compare_layers("a view of the encoder", 2 * BATCH, 7, 512)
+    compare_layers("the encoder when it encodes", BATCH, 25, 512)
+    compare_layers("the decoder", 2 * BATCH, 25, 384)
     compare_models()
 
 

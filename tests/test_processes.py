@@ -60,6 +60,23 @@ def test_losses_and_weights_are_those_of_one_process(data, name, count):
     assert torch.get_num_threads() >= 1 and "RANK" not in os.environ
 
 
+IN_A_NOTEBOOK = """
+import sys
+sys.ps1 = "as a notebook's kernel sets it"
+from vidhash_lab import ConMH, fit, open_dataset
+data = open_dataset(sys.argv[1])
+model = ConMH.for_dataset(data, bits=16, hidden_dim=16, depth=1, heads=2, decoder_dim=16)
+print(fit(model, data.train, epochs=1, batch_size=32, device="cpu", processes=2)[0]["loss"])
+"""
+
+
+def test_a_notebook_trains_on_several_processes(data):
+    command = [sys.executable, "-c", IN_A_NOTEBOOK, str(data.train.paths[0])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert np.isfinite(float(done.stdout))
+
+
 def test_any_number_of_processes_goes_on_from_a_checkpoint(data, tmp_path):
     whole, _ = trained(data, "conmh")
     trained(data, "conmh", epochs=4, processes=2, checkpoint=tmp_path / "all.pt")

@@ -119,8 +119,13 @@ def together(device: str, precision: str) -> Iterator["Fabric"]:
     if not is_launched():
         yield Fabric(accelerator=device, devices=1, precision=precision)
         return
+
+    class Launched(DDPStrategy):
+        def _configure_launcher(self):
+            """Make no launcher: all processes run, and fabric has none for a notebook."""
+
     here, nodes = _told("LOCAL_WORLD_SIZE"), _told("WORLD_SIZE") // _told("LOCAL_WORLD_SIZE")
-    strategy = DDPStrategy(find_unused_parameters=True)  # a task of weight 0 leaves parts unused
+    strategy = Launched(find_unused_parameters=True)  # a task of weight 0 leaves parts unused
     fabric = Fabric(
         accelerator=device, devices=here, num_nodes=nodes, precision=precision, strategy=strategy
     )

@@ -47,7 +47,19 @@ def press(page, handle, key, times=1):
             r"^query 0, radius 7: \d+ f",
         ),
         ("04_mc_mlp_gating", "place", r"^video 0, token mixer: gates", r"^video 0, at the end: g"),
+        (
+            "11_losses_by_hand",
+            "query",
+            r"^query 0: guessing \d+ of 8",
+            r"^query 3: guessing \d+ of 8",
+        ),
         ("08_your_own_videos", "file", r"^0-6-8/0003\.mp4, then", r"^1-3-8/0005\.mp4, then"),
+        (
+            "09_at_scale",
+            "frames",
+            r"^a billion.* GB 204,800; codes, GB 8;",
+            r"GB 819,200; .* GB 8;",
+        ),
     ],
 )
 def test_a_slider_moves_the_kernel_answers(run_all_cells, page, name, description, before, after):
@@ -58,7 +70,9 @@ def test_a_slider_moves_the_kernel_answers(run_all_cells, page, name, descriptio
     status, picture = (
         page.locator(
             ".widget-label",
-            has_text=re.compile(r"^(query \d+[:,] |mask ratio|video \d+[,:] |\S+mp4, then )"),
+            has_text=re.compile(
+                r"^(query \d+[:,] |mask ratio|video \d+[,:] |\S+mp4, then |a billion )"
+            ),
         ),
         page.locator(".widget-html img"),
     )

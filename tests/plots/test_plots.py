@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from vidhash_lab import evaluate, plots
+from vidhash_lab import METHODS, evaluate, plots
 from vidhash_lab.checkpoints import History
 from vidhash_lab.hash_centres import hadamard_codes
 from vidhash_lab.retrieval.code_space import bit_use, pair_distances
@@ -18,6 +18,7 @@ MASKED[0, :12] = MASKED[1, 13:] = True
 CODES = GENERATOR.integers(0, 256, (30, 2), dtype=np.uint8)
 LABELS = np.eye(3, dtype=bool)[np.arange(30) % 3]
 RESULT = evaluate(CODES[:8], CODES, LABELS[:8], LABELS, k=(5,))
+TASKS = {"one": [("tcp://a", 0, 1)], "two": [("tcp://b", 0, 0.5), ("tcp://a", 0.2, 1.5)]}
 
 
 def pixels(figure):
@@ -64,6 +65,7 @@ def every_figure():
     yield plots.gates(FRAMES, {"one": GENERATOR.random((25, 8)), "two": GENERATOR.random((25, 8))})
     yield plots.scenes(FRAMES, {"found": [0] * 25, "true": range(25)})
     yield plots.variants(("x", {"a": [0.1, 0.2]}), ("y", {"a": [1, 2]}), note="n")
+    yield plots.spreads(("x", {"a": [0, 0, 1]}), ("y", {"a": [1, 2]}), note="n", share_x=True)
     yield plots.ablation({"a": [0.1, 0.2], "b": [0.3]}, {"a": 0.4}, xlabel="mAP", source="paper")
     yield plots.training_curves({"one": history(), "other": history()})
     yield plots.mean_curves([0.1, 0.5], {"ConMH": [[0.1, 0.2], [0.3, 0.4]]}, xlabel="x", ylabel="y")
@@ -73,7 +75,7 @@ def every_figure():
     yield plots.code_rows(GENERATOR.integers(0, 256, (5, 8), dtype=np.uint8))
     yield plots.bars({"a": 1.0, "b": 1000.0}, xlabel="ms", logarithmic=True, note="on two cores")
     yield plots.precision_recall({"16": {"a": RESULT, "b": RESULT}, "32": {"a": RESULT}})
-    yield plots.radius_curves({"a": RESULT}, dashed=["a"])
+    yield plots.radius_curves({"a": RESULT})
     yield plots.bands({"a": (0.1, 0.2, 0.4, [0.15, 0.3]), "b": (0, 0.5, 1)}, xlabel="AP", note="n")
     yield plots.within_radius(RESULT.radius, 2, FRAMES, results, range(10), [True, False] * 5)
     yield plots.within_radius(RESULT.radius, 0, FRAMES, results[:0], [], [])
@@ -84,6 +86,13 @@ def every_figure():
     centres, alike = hadamard_codes(20, 16), np.eye(20)
     yield plots.hash_centres({"a": centres, "b": -centres}, alike, {"a": "one", "b": "two"})
     yield plots.hash_centres({"a": centres}, alike)
+    curves = {"measured": ([1, 10, 100], [2, 30, 400]), "computed": ([1, 100], [1, 100])}
+    yield plots.growth(("N", "ms", curves), ("N", "MB", curves), dashed=["computed"], linear=["MB"])
+    searched = {"a": ([1, 2], [0.8, 1.0], [1, 2]), "b": ([1, 2], [0.1, 0.2], [1, 2])}
+    yield plots.recall_for_time(searched, 90.0, xlabel="milliseconds", note="n")
+    yield plots.memory_over_time({"a": ([0, 1], [2, 3])}, ylabel="MB", levels={"file": 5}, note="n")
+    yield plots.tasks_over_time(TASKS, killed={"two": ("tcp://b", 0.7)})
+    yield plots.needs({"GB": {"a": 1e-3, "b": 2e6}, "hours": {"a": 0.5, "b": 1e5}}, note="n")
 
 
 @pytest.mark.parametrize("figure", list(every_figure()))
@@ -147,6 +156,35 @@ def test_more_curves_than_colours_are_all_drawn_and_all_look_different():
     figure = plots.mean_curves([0, 1], {n: [[0.1], [0.2]] for n in names}, xlabel="x", ylabel="y")
     looks = {(drawn[0].get_color(), drawn[0].get_marker()) for drawn in figure.axes[0].containers}
     assert len(looks) == len(names)
+
+
+def test_a_method_has_one_colour_in_every_figure_and_no_other_method_has_it():
+    colours = {name: plots.method_colour(name) for name in METHODS}
+    assert len(set(colours.values())) == len(METHODS) and plots.INK not in colours.values()
+    for name, colour in colours.items():
+        labels = ["another", f"{name}, 16 bits", METHODS[name].__name__, "chance"]
+        own = {label: RESULT for label in labels}
+        lines = plots.radius_curves(own).axes[0].lines[: len(labels)]
+        drawn = [line.get_color() for line in lines]
+        assert drawn[1] == drawn[2] == colour and colour not in (drawn[0], drawn[3])
+        assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(labels)
+        bars = plots.bars({name: 1.0, "other": 2.0}, xlabel="x").axes[0].patches
+        assert [to_rgb(bar.get_facecolor()[:3]) for bar in bars] == [
+            to_rgb(each) for each in (colour, plots.INK)
+        ]
+
+
+def test_a_spread_goes_no_further_than_its_values():
+    (axis,) = plots.spreads(("bits", {"half the size": [0, 0, 0, 9]})).axes
+    (ends,) = axis.containers[0][2][0].get_segments()
+    np.testing.assert_allclose(ends[:, 0], np.quantile([0, 0, 0, 9], (0.25, 0.75)))
+    assert axis.lines[0].get_xdata().tolist() == [0]
+
+
+def test_no_bar_begins_at_the_edge_of_a_logarithmic_axis():
+    (axis,) = plots.bars({"a": 1.0, "b": 1000.0}, xlabel="ms", logarithmic=True).axes
+    assert not axis.patches
+    assert axis.collections[0].get_offsets().tolist() == [[1, 0], [1000, 1]]
 
 
 def test_mean_curves_show_mean_deviation_and_every_seed():
@@ -236,3 +274,37 @@ def test_hash_centres_count_each_pair_once_and_show_it_over_its_similarity():
     (steps,) = bars.patches
     assert np.allclose(steps.get_data().values, np.array([0, 1, 0, 1, 1]) / 3)
     assert np.allclose(cloud.collections[0].get_offsets(), [[0.5, 2], [-0.9, -4], [-0.4, -2]])
+
+
+def test_what_is_computed_is_dashed_and_what_is_measured_has_points():
+    curves = {"measured": ([1, 10], [2, 30]), "computed": ([1, 10], [3, 4])}
+    (axis,) = plots.growth(("N", "ms", curves), dashed=["computed"]).axes
+    assert [line.get_linestyle() for line in axis.lines] == ["-", "--"]
+    assert [line.get_marker() for line in axis.lines] == ["o", "None"]
+    assert axis.lines[1].get_ydata().tolist() == [3, 4]
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    (axis,) = plots.growth(("N", "share", curves), linear=["share"]).axes
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "linear")
+
+
+def test_every_number_of_probes_stands_at_its_point():
+    figure = plots.recall_for_time({"a": ([1, 2], [0.8, 1.0], [4, 16])}, 90.0, xlabel="ms")
+    (axis,) = figure.axes
+    assert [(text.get_text(), text.xy) for text in axis.texts] == [("4", (1, 0.8)), ("16", (2, 1))]
+
+
+def test_a_killed_worker_is_crossed_where_it_worked():
+    one, two = plots.tasks_over_time(TASKS, killed={"two": ("tcp://b", 0.7)}).axes
+    assert not one.lines and two.lines[0].get_marker() == "x"
+    assert (two.lines[0].get_xdata()[0], two.lines[0].get_ydata()[0]) == (0.7, 1)
+    bars = [(bar.get_x(), bar.get_width(), round(bar.get_y() + 0.275)) for bar in two.patches]
+    assert bars == [(0, 0.5, 1), (0.2, 1.3, 0)]
+
+
+def test_needs_have_their_numbers_within_the_picture():
+    figure = plots.needs({"GB": {"a": 1e-3, "b": 2e6}, "hours": {"a": 0, "b": 1e5}})
+    pixels(figure)
+    for axis, numbers in zip(figure.axes, (["0.001", "2,000,000"], ["0", "100,000"])):
+        assert [text.get_text() for text in axis.texts] == numbers
+        right = axis.get_window_extent().x1
+        assert all(text.get_window_extent().x1 <= right + 2 for text in axis.texts)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import h5py
 
+from vidhash_lab.data.virtual import is_whole
+
 PathLike = str | os.PathLike
 SEAL = b"\nvidhash-lab seal crc32 "  # ends a file that the kit reads back; 8 hex digits follow
 SEAL_BYTES = len(SEAL) + 8
@@ -45,13 +47,16 @@ def has_key(path: PathLike, key: str) -> bool:
 
 
 def own(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset | None:
-    """Return what an HDF5 file itself holds as `key`, or None; links are a `DataError`."""
+    """Return what an HDF5 file itself holds as `key`, or None; links are a `DataError`.
+
+    Of virtual data sets, those pass whose rows all lie in the same file.
+    """
     links, name = group.id.links, key.encode()
     if not links.exists(name):
         return None
     linked = links.get_info(name).type != h5py.h5l.TYPE_HARD
     node = None if linked else group[key]
-    if linked or (isinstance(node, h5py.Dataset) and (node.is_virtual or node.external)):
+    if linked or (isinstance(node, h5py.Dataset) and not is_whole(node)):
         raise DataError(
             f"{group.file.filename}: `{key}` is a link, a virtual data set, or one with external "
             "storage, so parts of it may be missing. Copy its values into this file."

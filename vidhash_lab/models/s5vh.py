@@ -38,7 +38,7 @@ from vidhash_lab.hash_centres import semantic_centres
 from vidhash_lab.losses import centre_alignment, debiased_contrastive, masked_reconstruction
 from vidhash_lab.models.conmh import ConMH, ConMHConfig
 from vidhash_lab.models.hasher import binarise
-from vidhash_lab.models.selective_scan import selective_scan
+from vidhash_lab.models.selective_scan import causal_convolution, gated_scan
 from vidhash_lab.structures import NEAREST, find_structures, video_means
 
 SIZES = {"mini": {"depth": 1}, "small": {"depth": 6}, "base": {"depth": 12}}  # published: small
@@ -103,20 +103,10 @@ class Scan(nn.Module):
 
     def forward(self, x):
         u, gate = self.in_proj(x).chunk(2, dim=-1)  # (B, T, E) each
-        u = F.silu(self.convolve(u))
+        u = causal_convolution(u, self.conv1d.weight[:, 0].T, self.conv1d.bias)
         rank, write, read = self.x_proj(u).split((self.rank, STATE, STATE), dim=-1)
-        step = F.softplus(self.dt_proj(rank))
-        y = selective_scan(u, step, -self.A_log.exp(), write, read) + self.D * u
-        return self.out_proj(y * F.silu(gate))
-
-    def convolve(self, u):
-        """Mix each channel of (B, T, E) over a frame and the three before it, zeros where none is.
-
-        A sum of four shifted products: a CPU's grouped convolution needs several times as long.
-        """
-        padded, taps = F.pad(u, (0, 0, TAPS - 1, 0)), self.conv1d.weight[:, 0].T
-        shifted = (padded[:, k : k + u.shape[1]] * tap for k, tap in enumerate(taps))
-        return sum(shifted, self.conv1d.bias)
+        A, pace = -self.A_log.exp(), self.dt_proj(rank)
+        return self.out_proj(gated_scan(u, pace, A, write, read, self.D, gate))
 
 
 class Block(nn.Module):

@@ -4,7 +4,16 @@ from vidhash_lab.extras import needs
 
 needs("notebooks", "matplotlib")
 
-from vidhash_lab.plots.charts import ablation, bands, bars, mean_curves, training_curves, variants
+from vidhash_lab.plots.architecture import architectures, traced
+from vidhash_lab.plots.charts import (
+    ablation,
+    bands,
+    bars,
+    mean_curves,
+    spreads,
+    training_curves,
+    variants,
+)
 from vidhash_lab.plots.code_space import (
     bit_balance,
     code_maps,
@@ -12,7 +21,17 @@ from vidhash_lab.plots.code_space import (
     distance_histograms,
     hash_centres,
 )
+from vidhash_lab.plots.losses import curves, pulled_points
+from vidhash_lab.plots.reproduced import agreement
 from vidhash_lab.plots.retrieval import precision_recall, radius_curves, within_radius
+from vidhash_lab.plots.scale import (
+    growth,
+    memory_over_time,
+    needs,
+    recall_for_time,
+    tasks_over_time,
+)
+from vidhash_lab.plots.side_by_side import rankings
 from vidhash_lab.plots.strips import (
     cuts,
     film_strip,
@@ -23,4 +42,15 @@ from vidhash_lab.plots.strips import (
     reconstruction,
     scenes,
 )
-from vidhash_lab.plots.style import BLUE, COLOURS, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+from vidhash_lab.plots.style import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    method_colour,
+)

@@ -1,7 +1,6 @@
 """Scores and losses: curves over a parameter, ablations, training curves, bars."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle, product
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,10 +8,16 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from vidhash_lab.checkpoints import History
-from vidhash_lab.plots.style import BLUE, COLOURS, ORANGE, RED, finish, name_rows, new_panels
+from vidhash_lab.plots.style import (
+    INK,
+    finish,
+    line_looks,
+    method_colour,
+    name_rows,
+    new_panels,
+)
 
 Runs = Mapping[str, Sequence[float]]  # {variant: (seeds,) scores}
-LINES = tuple(product(("-", "--", ":"), COLOURS))  # when colours are used up, dashes
 
 
 def variants(*panels: tuple[str, Runs], note: str = "", share_x: bool = False) -> Figure:
@@ -21,6 +26,26 @@ def variants(*panels: tuple[str, Runs], note: str = "", share_x: bool = False) -
     figure, axes = new_panels(height, len(panels), note, sharex=share_x, sharey=True)
     for axis, (xlabel, scores) in zip(axes, panels):
         _draw_variants(axis, scores, xlabel)
+        axis.tick_params(labelleft=axis is axes[0])
+    return figure
+
+
+def spreads(*panels: tuple[str, Runs], note: str = "", share_x: bool = False) -> Figure:
+    """Draw panels (xlabel, {name: (n,)}) side by side: median, middle half, and every value.
+
+    For what varies from video to video; over seeds, `variants` shows mean and deviation.
+    """
+    figure, axes = new_panels(1.3 + 0.4 * len(panels[0][1]), len(panels), note, sharex=share_x)
+    for axis, (xlabel, values) in zip(axes, panels):
+        for row, (name, each) in enumerate(values.items()):
+            low, middle, high = np.quantile(each, (0.25, 0.5, 0.75))
+            colour, ends = method_colour(name), [[middle - low], [high - middle]]
+            axis.errorbar(middle, row, xerr=ends, marker="o", color=colour, capsize=4)
+            below = [row + 0.2] * len(each)
+            axis.scatter(each, below, s=18, facecolors="none", edgecolors=colour)
+        name_rows(axis, values)
+        _few_ticks(axis)
+        finish(axis, xlabel)
         axis.tick_params(labelleft=axis is axes[0])
     return figure
 
@@ -37,7 +62,7 @@ def ablation(
     _draw_variants(ours, scores, xlabel)
     for row, name in enumerate(scores):
         if (value := published.get(name)) is not None:
-            theirs.plot(value, row, "D", color=ORANGE)
+            theirs.plot(value, row, "D", color=method_colour(name))
             theirs.annotate(f"{value:.3f}", (value, row), (7, -4), textcoords="offset points")
     _few_ticks(theirs)
     _equal_spans(ours, theirs)
@@ -52,10 +77,11 @@ def training_curves(histories: Mapping[str, History]) -> Figure:
     no_terms = ("epoch", "seconds", "threads", "videos_per_second")
     terms = [name for name in first[0] if name not in no_terms]
     figure, axes = new_panels(2.8, len(terms))
+    looks = line_looks(histories)
     for axis, term in zip(axes, terms):
-        for (dash, colour), (label, history) in zip(cycle(LINES), histories.items()):
-            epochs, look = history.column("epoch"), {"color": colour, "ls": dash, "label": label}
-            axis.plot(epochs, history.column(term), **look)
+        for label, history in histories.items():
+            look = looks[label] | {"marker": "", "label": label}
+            axis.plot(history.column("epoch"), history.column(term), **look)
         finish(axis, "epoch", "loss" if axis is axes[0] else "", title=term)
     if len(histories) > 1:
         axes[-1].legend(frameon=False)
@@ -76,15 +102,17 @@ def mean_curves(
     values (P,); scores {label: (P, seeds)}; references {label: score} become level lines.
     """
     figure, (axis,) = new_panels(4)
-    looks = cycle(product("oDs", COLOURS))
-    for (label, runs), (marker, colour) in zip(scores.items(), looks):
+    looks = line_looks([*scores, *(references or {})])
+    for label, runs in scores.items():
         runs = np.asarray(runs)
         beside = np.repeat(values, runs.shape[1]) + 0.012 * np.ptp(values)
-        axis.scatter(beside, runs, s=20, facecolors="none", edgecolors=colour)
-        look = {"color": colour, "marker": marker, "capsize": 4, "label": label}
-        axis.errorbar(values, runs.mean(1), _deviation(runs), **look)
-    for (label, score), (_, colour) in zip((references or {}).items(), looks):
-        axis.axhline(score, color=colour, ls="--", lw=1.5, label=f"{label} ({score:.3f})")
+        axis.scatter(beside, runs, s=20, facecolors="none", edgecolors=looks[label]["color"])
+        axis.errorbar(
+            values, runs.mean(1), _deviation(runs), capsize=4, label=label, **looks[label]
+        )
+    for label, score in (references or {}).items():
+        colour, name = looks[label]["color"], f"{label} ({score:.3f})"
+        axis.axhline(score, color=colour, ls="--", lw=1.5, label=name)
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     finish(axis, xlabel, ylabel, note=note)
     return figure
@@ -93,14 +121,22 @@ def mean_curves(
 def bars(
     values: Mapping[str, float], *, xlabel: str, logarithmic: bool = False, note: str = ""
 ) -> Figure:
-    """Draw {label: value} as level bars with their numbers."""
+    """Draw {label: value} as level bars with their numbers.
+
+    A logarithmic axis has no zero for a bar to begin at: there a dot stands where it would end.
+    """
     figure, (axis,) = new_panels(0.9 + 0.42 * len(values))
-    drawn = axis.barh(*zip(*values.items()), color=COLOURS[: len(values)], height=0.6)
-    texts = [f"{n:,.0f}" if n >= 100 else f"{n:.3g}" for n in values.values()]
-    axis.bar_label(drawn, texts, padding=4)
+    colours, rows = [method_colour(name) for name in values], range(len(values))
     if logarithmic:
         axis.set_xscale("log")
-    axis.invert_yaxis()
+        axis.scatter(list(values.values()), rows, c=colours, s=60, zorder=2)
+    else:
+        axis.barh(rows, list(values.values()), color=colours, height=0.6)
+    for row, value in enumerate(values.values()):
+        text = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        beside = {"textcoords": "offset points", "va": "center"}
+        axis.annotate(text, (value, row), (8, 0), **beside)
+    name_rows(axis, values)
     axis.margins(x=0.12)
     finish(axis, xlabel, note=note, grid="x")
     return figure
@@ -109,11 +145,12 @@ def bars(
 def bands(rows: Mapping[str, tuple], *, xlabel: str, note: str = "") -> Figure:
     """Draw {label: (lowest, expected, highest[, values of real orders as ticks])} as bars."""
     figure, (axis,) = new_panels(1.0 + 0.3 * len(rows))
-    for row, (lowest, expected, highest, *values) in enumerate(rows.values()):
-        axis.barh(row, highest - lowest, left=lowest, height=0.55, color=BLUE, alpha=0.25)
-        axis.plot(expected, row, "o", color=BLUE)
+    for row, (name, (lowest, expected, highest, *values)) in enumerate(rows.items()):
+        colour = method_colour(name)
+        axis.barh(row, highest - lowest, left=lowest, height=0.55, color=colour, alpha=0.25)
+        axis.plot(expected, row, "o", color=colour)
         for value in values[0] if values else []:
-            axis.plot(value, row, "|", color=RED, ms=13)
+            axis.plot(value, row, "|", color=INK, ms=13)
         text, beside = f"{lowest:.3f} to {highest:.3f}", {"textcoords": "offset points"}
         axis.annotate(text, (highest, row), (6, -4), fontsize=9, **beside)
     name_rows(axis, rows)
@@ -123,10 +160,10 @@ def bands(rows: Mapping[str, tuple], *, xlabel: str, note: str = "") -> Figure:
 
 
 def _draw_variants(axis, scores, xlabel):
-    for row, runs in enumerate(scores.values()):
-        runs = np.asarray(runs)
-        axis.errorbar(runs.mean(), row, xerr=_deviation(runs), marker="o", color=BLUE, capsize=4)
-        axis.scatter(runs, [row + 0.2] * len(runs), s=18, facecolors="none", edgecolors=BLUE)
+    for row, (name, runs) in enumerate(scores.items()):
+        runs, colour = np.asarray(runs), method_colour(name)
+        axis.errorbar(runs.mean(), row, xerr=_deviation(runs), marker="o", color=colour, capsize=4)
+        axis.scatter(runs, [row + 0.2] * len(runs), s=18, facecolors="none", edgecolors=colour)
     name_rows(axis, scores)
     _few_ticks(axis)
     finish(axis, xlabel)

@@ -11,7 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.spatial import KDTree
 
-from vidhash_lab.plots.style import BLUE, COLOURS, GREY, ORANGE, finish, new_figure, new_panels
+from vidhash_lab.plots.style import (
+    COLOURS,
+    GREY,
+    INK,
+    finish,
+    method_colour,
+    new_figure,
+    new_panels,
+)
 from vidhash_lab.retrieval.code_space import BitUse
 
 MARKERS = "osD^vP"  # groups are told apart by shape as well as by colour
@@ -90,7 +98,7 @@ def bit_balance(uses: Mapping[str, BitUse]) -> Figure:
     for column, (title, use) in enumerate(uses.items()):
         K = len(use.balance)
         bars, image = above[column], below[column]
-        bars.bar(range(K), np.sort(use.balance), width=1.0, color=BLUE)
+        bars.bar(range(K), np.sort(use.balance), width=1.0, color=method_colour(title))
         bars.set_ylim(-1, 1)
         finish(bars, title=title)
         drawn = image.imshow(  # eight steps: they can be read off, and the picture stays small
@@ -110,15 +118,20 @@ def bit_balance(uses: Mapping[str, BitUse]) -> Figure:
 def distance_histograms(
     counts: Mapping[str, tuple[np.ndarray, np.ndarray]], note: str = ""
 ) -> Figure:
-    """Draw {title: (together (K+1,), others (K+1,))} as shares of the pairs of each, in columns."""
+    """Draw {title: (together (K+1,), others (K+1,))} as shares of the pairs of each, in columns.
+
+    A kind without a single pair is left out; the lines are the means.
+    """
     figure, axes = new_panels(3.4, len(counts), sharex=True, sharey=True)
-    looks = (BLUE, "", "share a category"), (ORANGE, "///", "all others")
     for axis, (title, kinds) in zip(axes, counts.items()):
+        looks = (method_colour(title), "", "share a category"), (GREY, "///", "all others")
         for kind, (colour, hatch, label) in zip(kinds, looks):
+            if not kind.sum():
+                continue
             share, look = kind / kind.sum(), {"color": colour, "hatch": hatch, "label": label}
-            axis.stairs(share, np.arange(len(kind) + 1) - 0.5, fill=True, alpha=0.45, **look)
+            axis.stairs(share, np.arange(len(kind) + 1) - 0.5, fill=True, alpha=0.5, **look)
             mean = (kind * np.arange(len(kind))).sum() / kind.sum()
-            axis.axvline(mean, color=colour, lw=1.5)
+            axis.axvline(mean, color=colour, lw=1.5, ls="--" if hatch else "-")
         ylabel = "share of the pairs" if axis is axes[0] else ""
         finish(axis, "Hamming distance", ylabel, title=title)
     named = axes[0].get_legend_handles_labels()
@@ -145,8 +158,8 @@ def hash_centres(
         products = (codes.astype(np.float64) @ codes.T)[pairs]
         counts = np.bincount(((K - products) / 2).astype(int), minlength=K + 1)
         bars, cloud = above[column], below[column]
-        bars.stairs(counts / counts.sum(), np.arange(K + 2) - 0.5, fill=True, color=BLUE)
-        cloud.scatter(similarity[pairs], products, s=3, lw=0, alpha=0.3, color=BLUE)
+        bars.stairs(counts / counts.sum(), np.arange(K + 2) - 0.5, fill=True, color=INK)
+        cloud.scatter(similarity[pairs], products, s=3, lw=0, alpha=0.3, color=INK)
         first = column == 0
         finish(
             bars, "Hamming distance", "share of the pairs" if first else "",

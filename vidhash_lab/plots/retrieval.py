@@ -4,38 +4,33 @@ K bits, R results, T frames per video; pictures are (T, h, w) or (T, h, w, 3) ui
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vidhash_lab.plots.strips import draw_results
-from vidhash_lab.plots.style import BLUE, COLOURS, GREY, ORANGE, finish, new_figure, new_panels
+from vidhash_lab.plots.style import GREY, INK, finish, line_looks, new_figure, new_panels
 from vidhash_lab.retrieval.metrics import Evaluation, RadiusCurve
 
 RECALL = np.linspace(0, 1, 200)
-LINES = (*COLOURS, GREY)
 
 
 def precision_recall(
-    panels: Mapping[str, Mapping[str, Evaluation]],
-    *,
-    dashed: Collection[str] = (),
-    shaded: Collection[str] = (),
+    panels: Mapping[str, Mapping[str, Evaluation]], *, shaded: Collection[str] = ()
 ) -> Figure:
     """Draw precision over recall by rank, {panel: {label: Evaluation}}, panels side by side.
 
-    `dashed` names baselines; what `shaded` names gets a band from worst to best ties. ValueError
-    for results of different protocols, and for a band of "stable" ties.
+    What `shaded` names gets a band from worst to best ties. ValueError for results of different
+    protocols, and for a band of "stable" ties.
     """
     figure, axes = new_panels(3.9, len(panels), sharex=True, sharey=True)
+    looks = line_looks(dict.fromkeys(label for results in panels.values() for label in results))
     for axis, (title, results) in zip(axes, panels.items()):
-        _draw_lines(axis, {n: (r.recall, r.precision) for n, r in results.items()}, dashed)
-        for colour, (label, result) in zip(cycle(LINES), results.items()):
-            if label in shaded:
-                low, high = (result.with_ties(t).precision_at(RECALL) for t in ("worst", "best"))
-                axis.fill_between(RECALL, low, high, color=colour, alpha=0.2, lw=0)
+        _draw_lines(axis, {n: (r.recall, r.precision) for n, r in results.items()}, looks)
+        for label in results.keys() & set(shaded):
+            bounds = (results[label].with_ties(t).precision_at(RECALL) for t in ("worst", "best"))
+            axis.fill_between(RECALL, *bounds, color=looks[label]["color"], alpha=0.2, lw=0)
         axis.set_ylim(0, 1.02)
         finish(axis, "recall", "precision" if axis is axes[0] else "", title=title)
     axes[-1].legend(frameon=False, loc="upper right", fontsize=9)
@@ -43,13 +38,13 @@ def precision_recall(
     return figure
 
 
-def radius_curves(curves: Mapping[str, Evaluation], *, dashed: Collection[str] = ()) -> Figure:
+def radius_curves(curves: Mapping[str, Evaluation]) -> Figure:
     """Draw mean precision, recall, empty queries by radius; ValueError for different protocols."""
     figure, axes = new_panels(3.3, 3, sharex=True, sharey=True)
     names = ("precision_macro", "recall_macro", "empty")
-    radii = {label: result.radius for label, result in curves.items()}
+    radii, looks = {label: result.radius for label, result in curves.items()}, line_looks(curves)
     for axis, name, title in zip(axes, names, ("precision", "recall", "queries that find nothing")):
-        _draw_lines(axis, {n: (r.radius, getattr(r, name)) for n, r in radii.items()}, dashed)
+        _draw_lines(axis, {n: (r.radius, getattr(r, name)) for n, r in radii.items()}, looks)
         axis.axvline(2, color=GREY, lw=1, ls=":")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         finish(axis, "Hamming radius", title=title)
@@ -70,8 +65,8 @@ def within_radius(
     figure = new_figure(4.6)
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1.75])
     axis = left.subplots()
-    axis.plot(curve.recall_macro, curve.precision_macro, color=BLUE)
-    axis.plot(curve.recall_macro[radius], curve.precision_macro[radius], "o", color=ORANGE, ms=9)
+    axis.plot(curve.recall_macro, curve.precision_macro, color=INK)
+    axis.plot(curve.recall_macro[radius], curve.precision_macro[radius], "o", color=INK, ms=9)
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     finish(axis, "recall, all queries", "precision, all queries", title=f"radius {radius}")
     strips = right.subplots(9, 1)
@@ -83,9 +78,9 @@ def within_radius(
     return figure
 
 
-def _draw_lines(axis, lines, dashed):
-    for colour, (label, (x, y)) in zip(cycle(LINES), lines.items()):
-        axis.plot(x, y, "--" if label in dashed else "-", color=colour, lw=1.8, label=label)
+def _draw_lines(axis, lines, looks):
+    for label, (x, y) in lines.items():
+        axis.plot(x, y, **looks[label] | {"marker": "", "lw": 1.8, "label": label})
 
 
 def _protocol(panels):

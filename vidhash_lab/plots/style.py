@@ -3,11 +3,22 @@
 Figures are drawn without pyplot: none is shown twice, and no setting of the reader's is touched.
 """
 
+import re
+from collections.abc import Iterable
+
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, GREY = "#CC79A7", "#56B4E9", "#7F7F7F"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY)
+INK = "#404040"  # where a colour would mean nothing
+# A method looks alike in every figure. What hardly learns has no colour, and is dashed.
+METHOD_COLOURS = {
+    "conmh": BLUE, "chain": ORANGE, "mcmsh": GREEN, "bth": PURPLE, "s5vh": RED, "autossvh": SKY,
+    "itq": "#000000", "pcah": GREY, "lsh": "#B8B8B8",
+}  # fmt: skip
+BASELINES = ("itq", "pcah", "lsh")
+DASHES, MARKERS = ("-", ":", "-.", "--"), "oDsv"
 WIDTH, DPI = 10, 80  # inches and dots: 800 pixels, the width of a notebook page
 
 
@@ -22,6 +33,36 @@ def new_panels(height, count=1, note="", **sharing):
     if note:
         figure.supxlabel(note, fontsize=9)
     return figure, figure.subplots(1, count, squeeze=False, **sharing)[0]
+
+
+def method_colour(label: str, otherwise: str = INK) -> str:
+    """Return the colour of the method that `label` begins with ("CHAIN, 16 bits"), if any."""
+    return METHOD_COLOURS.get(_first_word(label), otherwise)
+
+
+def line_looks(labels: Iterable[str]) -> dict[str, dict]:
+    """Give each label a look of its own: {label: {"color", "ls", "marker"}}.
+
+    A method has its colour; its second line in a figure has another dash and marker. Other labels
+    share the colours that no method of the figure has.
+    """
+    labels = list(labels)
+    own = {method_colour(label, "") for label in labels}
+    free = [colour for colour in (*COLOURS, INK) if colour not in own]
+    looks, count, others = {}, {}, 0
+    for label in labels:
+        colour = method_colour(label, "")
+        if not colour:
+            colour, others = free[others % len(free)], others + 1
+        turn = count[colour] = count.get(colour, -1) + 1
+        dashes = DASHES[::-1] if _first_word(label) in BASELINES else DASHES
+        turn %= len(DASHES)
+        looks[label] = {"color": colour, "ls": dashes[turn], "marker": MARKERS[turn]}
+    return looks
+
+
+def _first_word(label):
+    return re.split(r"\W", label.casefold(), maxsplit=1)[0]
 
 
 def finish(axis, xlabel="", ylabel="", *, title="", note="", grid="both"):

@@ -15,3 +15,4 @@ from vidhash_lab.widgets.panels import (
     query_browser,
     radius_slider,
 )
+from vidhash_lab.widgets.side_by_side import rankings_of, rival_browser

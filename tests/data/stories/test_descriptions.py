@@ -22,13 +22,17 @@ def test_the_shipped_network_gives_the_data_set_again(tmp_path):
     assert again.train.rows(range(len(data.train))).std() == pytest.approx(1, abs=1e-3)
 
 
-def test_an_untrained_network_differs_by_its_seed_alone():
-    frames = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
-    one, again, other = (untrained_network(seed).features(frames) for seed in (0, 0, 1))
+def test_an_untrained_network_differs_by_its_seed_alone_and_looks_at_the_frame():
+    data = open_dataset("digit-stories-mini")
+    frames = torch.from_numpy(data.query.pictures(range(4))).flatten(0, 1) / 255
+    one, again, other = (
+        untrained_network(data.train, seed).features(frames).detach() for seed in (0, 0, 1)
+    )
     assert torch.equal(one, again) and not torch.equal(one, other)
+    assert one.std(0).mean() > 0.1 * one.std()  # not the same for all frames
 
 
 def test_refuses_a_set_without_thumbnails(random_features, tmp_path):
     path = random_features(shape=(20, 6, 8))
     with pytest.raises(DataError, match=r"features\.h5: has no `thumbnails`"):
-        describe_again(open_dataset(path), untrained_network().features, tmp_path)
+        describe_again(open_dataset(path), torch.sigmoid, tmp_path)

@@ -41,6 +41,7 @@ class PublishedSet:
     feature_dim: int  # D
     categories: int  # C
     offered: str  # where the authors' repositories say the files are; not checked for being alive
+    trap: str  # what makes its numbers mean something else than one would think
 
     @property
     def parts(self) -> dict[Part, list[str]]:
@@ -49,6 +50,19 @@ class PublishedSet:
         for role in ("train", "database", "query"):
             parts.setdefault(getattr(self, role), []).append(role)
         return parts
+
+    @property
+    def summary(self) -> dict[str, str]:
+        """The set in a table's row: {column: text}; GB are those of all features, float32."""
+        sets = (f"{' and '.join(roles)} {part.videos:,}" for part, roles in self.parts.items())
+        videos = sum(part.videos for part in self.parts)
+        return {
+            "sets of videos": "; ".join(sets),
+            "T × D": f"{self.num_frames} × {self.feature_dim}",
+            "C": str(self.categories),
+            "GB": f"{videos * self.num_frames * self.feature_dim * 4 / 1e9:.1f}",
+            "trap": self.trap,
+        }
 
     @property
     def files(self) -> list[str]:
@@ -69,6 +83,7 @@ PUBLISHED_SETS = {
         _FCVID_TEST,  # every test video queries the whole test set, itself included
         num_frames=25, feature_dim=4096, categories=239,
         offered="https://pan.baidu.com/s/1v0qo4PtiZgFB9iLmj3sJIg?pwd=0000",
+        trap="every query finds itself; some logs use 4,000 queries only",
     ),
     "activitynet": PublishedSet(
         "ActivityNet",
@@ -78,6 +93,7 @@ PUBLISHED_SETS = {
         num_frames=30, feature_dim=2048, categories=200,
         offered="https://pan.baidu.com/s/1cDJ0-6T2-AOeLgp5rBihfA?pwd=0000 or "
         "https://cloud.tsinghua.edu.cn/d/5406c5fede254b2dadf6/",
+        trap="labels are called `re_label` and `q_label`; ResNet features",
     ),
     "yfcc": PublishedSet(
         "YFCC",
@@ -88,16 +104,19 @@ PUBLISHED_SETS = {
         num_frames=25, feature_dim=4096, categories=80,
         offered="https://pan.baidu.com/s/1jpqcRRFdiemGvlPpukxJ6Q?pwd=0000, labels also "
         "https://cloud.tsinghua.edu.cn/d/056678341d2b46949cfd/",
+        trap="labels once had 81 columns, queries 80; queries may be in the database",
     ),
     "ucf101": PublishedSet(
         "UCF101", _UCF_TRAIN, _UCF_TRAIN,
         Part(("ucf_test_feats.h5",), 3_783, ("ucf_test_labels.mat",)),
         25, 4096, 101, "https://pan.baidu.com/s/1c2NMC0Y8R3zn4ionzKUP4g?pwd=0000",
+        trap="what is searched was learned from",
     ),
     "hmdb51": PublishedSet(
         "HMDB51", _HMDB_TRAIN, _HMDB_TRAIN,
         Part(("hmdb_test_feats.h5",), 1_530, ("hmdb_test_labels.mat",)),
         25, 4096, 51, "https://pan.baidu.com/s/1su2STM7b2mg-jBfsN5iRIQ?pwd=0000",
+        trap="what is searched was learned from; 3,570 videos, so seeds matter",
     ),
 }  # fmt: skip
 

@@ -7,23 +7,34 @@ N frames, B videos, T frames a video, D features a frame.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vidhash_lab.data.features import VideoDataset
+from vidhash_lab.data.features import FeatureSet, VideoDataset
 from vidhash_lab.data.files import DataError, new_hdf5
 from vidhash_lab.data.stories.network import DigitNetwork, one_thread
 
 BATCH, PART = 50, 125  # videos read at a time; frames described at a time, which fit the cache
 
 
-def untrained_network(seed: int = 0) -> DigitNetwork:
-    """Make the network of the built-in data set with its initial weights, which know no digit."""
+@one_thread()
+@torch.no_grad()
+def untrained_network(feature_set: FeatureSet, seed: int = 0, videos: int = 40) -> DigitNetwork:
+    """Make the network of the built-in data set as it is before its training: it knows no digit.
+
+    Its normalisations have the statistics of the first `videos` thumbnails, as in its first step;
+    without them, features would hardly depend on a frame.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return DigitNetwork().eval()
+        network = DigitNetwork(partial(nn.BatchNorm2d, momentum=1.0))
+    thumbnails = feature_set.thumbnails[np.arange(min(videos, len(feature_set)))]
+    network.train().features(torch.from_numpy(thumbnails).flatten(0, 1) / 255)
+    return network.eval()
 
 
 @one_thread()
