@@ -53,6 +53,9 @@ def main() -> int:
     folder = parser.parse_args().folder
     source, trees = (folder.with_name(f"{folder.name}-{part}") for part in ("source", "trees"))
     lay_out(source)
+    if (folder / "objects.inv").is_file():  # an earlier book: Sphinx leaves pages that are gone
+        for page in folder.rglob("*.html"):
+            page.unlink()
     options = ["-b", "html", "-c", BOOK, "-d", trees, "-j", "auto", "-q", "-W", "--keep-going"]
     return build_main([str(option) for option in [*options, source, folder]])
 

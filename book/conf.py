@@ -30,6 +30,9 @@ nitpicky = False
 exclude_patterns = ["howto/method_code.md"]  # howto/method.md includes it
 suppress_warnings = ["config.cache"]
 
+html_context = {"default_mode": "auto"}
+html_use_index = False  # the search has it all
+html_domain_indices = False
 html_theme = "pydata_sphinx_theme"
 html_title = "vidhash_lab"
 html_static_path = ["static"]
@@ -85,7 +88,7 @@ def docstring_as_text(app, what, name, obj, options, lines):
     for number, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...", ":")):
             parts = re.split(r"(``?[^`]+``?)", line)
-            parts[::2] = [re.sub(r"(?<!\\)([*|]|_(?=\W|$))", r"\\\1", part) for part in parts[::2]]
+            parts[::2] = [re.sub(r"(?<!\\)([*|@]|_(?=\W|$))", r"\\\1", part) for part in parts[::2]]
             lines[number] = "".join(parts)
 
 

@@ -26,8 +26,6 @@ class Published:
 def published(**wanted) -> list[Published]:
     """List the published numbers whose fields are the wanted ones, in the order of the file.
 
-    For example published(method="ConMH", dataset="FCVID", bits=64, metric="mAP@20").
-
     >>> found = published(method="ConMH", dataset="FCVID", bits=64, metric="mAP@20")
     >>> found[0].value, found[0].source
     (0.373, 'ConMH repository, README.md (d6dd5b5)')
