@@ -52,7 +52,7 @@ def test_query_browser_searches_no_more_than_there_is_and_needs_no_labels(random
     dataset = VideoDataset("five", videos, videos, videos)
     codes = np.arange(5, dtype=np.uint8)[:, None]
     (_, k), _, status = parts(widgets.query_browser(dataset, HammingIndex(codes), codes))
-    assert (k.value, k.max) == (5, 5) and status.value == "query 0: 5 results, distances 0 to 2"
+    assert (k.value, k.max) == (4, 4) and status.value == "query 0: 4 results, distances 1 to 2"
 
 
 def test_radius_slider_counts_what_lies_within(searched):

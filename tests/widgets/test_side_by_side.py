@@ -40,7 +40,7 @@ def test_a_few_videos_without_labels(random_features):
     data = VideoDataset("three", videos, videos, videos)
     codes = np.arange(3, dtype=np.uint8)[:, None]
     figure, text = widgets.rankings_of(data, {"one": (codes, codes)}, query=1)
-    assert text == "query 1: one no labels" and len(figure.axes) == 4
+    assert text == "query 1: one no labels" and len(figure.axes) == 3
 
 
 def test_the_title_counts_what_is_right():

@@ -74,7 +74,7 @@ class LSH(VideoHasher):
         """Pool videos (B, T, D) -> (B, F)."""
         if self.config.pooling == "time":
             return frames.flatten(1)
-        parts = frames.tensor_split(self.config.pooled_frames, dim=1)
+        parts = frames.tensor_split(POOLED[self.config.pooling], dim=1)
         return torch.cat([part.mean(1) for part in parts], dim=1)
 
     def project(self, frames):

@@ -160,15 +160,15 @@ def _retrieval(rows, setting):
     if method.lower() not in METHODS:
         raise ValueError(f"{method} is no method of this kit")
     data = _opened(DATASETS[title], setting.root)
+    cutoffs = {row: int(row.metric.removeprefix("mAP@")) for row in rows}
+    most = len(data.database) - data.self_query
+    within = sorted({k for k in cutoffs.values() if k <= most})
+    if not within:
+        raise ValueError(f"a query can find {most} videos, fewer than any K of the table")
     model, trained = _trained(method, variant, bits, data, setting)
     found = encode(model, data.database)
     asked = found if data.self_query else encode(model, data.query)
     sets = asked[:queries], found, data.query.labels[:queries], data.database.labels
-    cutoffs = {row: int(row.metric.removeprefix("mAP@")) for row in rows}
-    most = len(found) - data.self_query
-    within = sorted({k for k in cutoffs.values() if k <= most})
-    if not within:
-        raise ValueError(f"a query can find {most} videos, fewer than any K of the table")
     as_published = evaluate(*sets, k=within, ties="stable")
     bounds = [as_published.with_ties(ties).map_at for ties in ("worst", "best")]
     smaller = evaluate(*sets, k=within, ties="stable", denominator="min").map_at

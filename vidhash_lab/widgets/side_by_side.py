@@ -17,14 +17,13 @@ Codes = Mapping[str, tuple[np.ndarray, np.ndarray]]  # {method: (query, database
 def rankings_of(dataset: VideoDataset, codes: Codes, query: int, k: int = 8) -> tuple[Figure, str]:
     """Search one query's k nearest by each method's codes -> the figure, and a line about it.
 
-    Where the queries are the database, the query itself is among what is found.
+    Where the queries are the database, a query does not find itself.
     """
     columns, texts = {}, []
     for method, (query_codes, database_codes) in codes.items():
         index = HammingIndex(database_codes)
-        distances, found, relevant = retrieve(
-            dataset, index, query_codes, query, min(k, len(index))
-        )
+        most = min(k, len(index) - dataset.self_query)
+        distances, found, relevant = retrieve(dataset, index, query_codes, query, most)
         marks = [None] * len(found) if relevant is None else relevant.tolist()
         columns[method] = dataset.database.pictures(found), distances, marks
         right = f"{sum(marks)} of {len(found)} right" if relevant is not None else "no labels"
