@@ -103,7 +103,7 @@ def test_a_refresh_writes_back_cleaned_with_figures_and_hash(notebook, tmp_path,
 
 def test_clean_leaves_a_line_for_a_widget_and_nothing_of_a_progress_bar():
     widget = new_output("display_data", {runs.WIDGET_TYPE: {}, "text/plain": "HBox()"})
-    words = "  0%|          | 0/3 [00:00<?, ?it/s]"
+    words = "  0%|          | 0/3 [00:00<?, ?video/s]"
     bar = new_output("display_data", {runs.WIDGET_TYPE: {}, "text/plain": words})
     table = new_output("display_data", {"text/html": "<table>"})
     cell = new_code_cell(

@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import statistics
 import time
 import timeit
@@ -187,10 +188,10 @@ def clean(notebook: "NotebookNode") -> "NotebookNode":
 
 
 def _is_progress(output):
-    """Tell whether an output is a progress bar, as text or as a widget: "3/9 [… 1.2it/s"."""
+    """Tell whether an output is a progress bar, as text or as a widget: "3/9 [00:01<00:02, …"."""
     shown = output.get("data", {})
-    is_bar = WIDGET_TYPE in shown and "it/s" in shown.get("text/plain", "")
-    return is_bar or output.get("name") == "stderr"
+    times = re.search(r"\[\d+:\d+<", shown.get("text/plain", ""))
+    return output.get("name") == "stderr" or (WIDGET_TYPE in shown and times is not None)
 
 
 def _in_256_colours(png):
