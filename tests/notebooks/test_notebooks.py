@@ -91,12 +91,17 @@ def test_committed_outputs_are_whole(path):
     assert path.stat().st_size <= 400_000
 
 
+@every_page
+def test_cells_are_few_and_short(path):
+    lengths = [cell.source.count("\n") + 1 for cell in code_cells(path)]
+    assert len(lengths) <= 25 and max(lengths) <= 20
+
+
 @every_notebook
 def test_keeps_the_form_of_the_course(path):
     notebook = nbformat.read(path, as_version=4)
     cells, prose = code_cells(path), [c.source for c in notebook.cells if c.cell_type == "markdown"]
     assert prose[0].startswith(f"# {path.stem[:2]} ")
-    assert len(cells) <= 25 and max(cell.source.count("\n") + 1 for cell in cells) <= 20
     assert 600 <= sum(len(text.split()) for text in prose) <= 1500
     assert all(
         f"## {title}" in "\n".join(prose) for title in ("Summary", "Exercises", "References")

@@ -58,7 +58,7 @@ class CHAIN(VideoHasher):
     @classmethod
     def for_dataset(cls, dataset, bits: int = 64, seed: int = 0, **changes) -> "CHAIN":
         """Build the model as every method is; a clip has no more frames than a video."""
-        most = min(CHAINConfig.clip_frames, dataset.num_frames)
+        most = min(cls.Config.clip_frames, dataset.num_frames)
         return super().for_dataset(dataset, bits, seed, **{"clip_frames": most} | changes)
 
     def __init__(self, config):

@@ -209,7 +209,7 @@ class HammingIndex:
 def check_count(k: int, items: int) -> None:
     """Raise ValueError unless k lies in 1..`items`."""
     if not 1 <= k <= items:
-        raise ValueError(f"k={k} must lie in 1..{items}, the number of items in the index")
+        raise ValueError(f"k={k} must lie in 1..{items}, the number of items to find")
 
 
 def _check_lists(count, lists, probes):
@@ -291,8 +291,10 @@ def retrieve(
     """Search the k nearest of one query -> distances (k,), indices (k,), relevant (k,) bool.
 
     `query_codes` (Q, K/8) are those of all queries; without labels, `relevant` is None. Where the
-    query set is the database (`self_query`), a video does not find itself.
+    query set is the database (`self_query`), a video does not find itself. ValueError for more
+    than there is to find.
     """
+    check_count(k, len(index) - dataset.self_query)
     nearest = index.search(query_codes[[query]], k + dataset.self_query)
     distances, found = (array[0] for array in nearest)
     if dataset.self_query:

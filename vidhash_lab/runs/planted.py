@@ -99,10 +99,9 @@ class _Planter:
             "ours": (self.data, self.epochs if more else 3 * self.epochs),
             "theirs": (plain, self.epochs),
         }
-        sizes = {"clip_frames": min(12, self.data.num_frames)} | self.sizes
         models, recipes = {}, {}
         for name, (data, epochs) in sides.items():
-            model = CHAIN.for_dataset(data, bits=self.bits, seed=self.seed, **sizes)
+            model = CHAIN.for_dataset(data, bits=self.bits, seed=self.seed, **self.sizes)
             fit(model, data.train, epochs=epochs, learning_rate=3e-3, seed=self.seed)
             models[name] = model
             recipes[name] = {"epochs": epochs, "renderings": data.train.num_views}
