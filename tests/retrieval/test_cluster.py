@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import h5py
@@ -488,4 +489,7 @@ def test_after_an_error_nothing_goes_on(client):
 
     with pytest.raises(ZeroDivisionError):
         dict(cluster.completed(client, tasks(), 2))
+    ends = time.monotonic() + 60  # cancelling is a message: the scheduler may not have read it yet
+    while any(client.processing().values()) and time.monotonic() < ends:
+        time.sleep(0.05)
     assert not any(client.processing().values())
