@@ -117,9 +117,9 @@ def open_backbone(
         name = getattr(which, "__qualname__", type(which).__name__)
         return Backbone(which, f"{name} {digest(which)}")
     if which == "digits":
-        return Backbone(
-            lambda x: digit_features(x.transpose(0, 1).cpu())[0], BACKBONE, FRAME_SIZE, grey=True
-        )
+        # "box" undoes what enlarged a built-in picture to a film: the network sees what it learned.
+        shape = {"frame_size": FRAME_SIZE, "interpolation": "box", "grey": True}
+        return Backbone(lambda x: digit_features(x.transpose(0, 1).cpu())[0], BACKBONE, **shape)
     from lightning_fabric import Fabric  # takes a second to import
 
     device = Fabric(accelerator=device, devices=1).device
