@@ -93,6 +93,10 @@ def every_figure():
     yield plots.memory_over_time({"a": ([0, 1], [2, 3])}, ylabel="MB", levels={"file": 5}, note="n")
     yield plots.tasks_over_time(TASKS, killed={"two": ("tcp://b", 0.7)})
     yield plots.needs({"GB": {"a": 1e-3, "b": 2e6}, "hours": {"a": 0.5, "b": 1e5}}, note="n")
+    yield plots.messages(points[:6], {t: (-GENERATOR.random((6, 6)),) * 2 for t in "abcd"})
+    line, colours = np.arange(9), [plots.BLUE] * 4
+    yield plots.structures(line, line[1:5], [line[:5]] * 4, list("abcd"), colours, range(4))
+    yield plots.gate_templates({"one": GENERATOR.random((3, 25, 8))}, 1)
 
 
 @pytest.mark.parametrize("figure", list(every_figure()))

@@ -21,6 +21,7 @@ from vidhash_lab.plots.code_space import (
     distance_histograms,
     hash_centres,
 )
+from vidhash_lab.plots.groups import messages, structures
 from vidhash_lab.plots.losses import curves, pulled_points
 from vidhash_lab.plots.reproduced import agreement
 from vidhash_lab.plots.retrieval import precision_recall, radius_curves, within_radius
@@ -36,6 +37,7 @@ from vidhash_lab.plots.strips import (
     cuts,
     film_strip,
     film_strips,
+    gate_templates,
     gates,
     masked_views,
     query_results,

@@ -133,6 +133,39 @@ def gates(frames: np.ndarray, openings: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+def gate_templates(openings: Mapping[str, np.ndarray], video: int) -> Figure:
+    """Draw what gates {name: (B, T, H)} open for all videos, and for one of them besides.
+
+    On the left the template, the mean over B; on the right what this video's openings add to it
+    or take away. Channels are sorted by the template. ValueError where there is no such video.
+    """
+    templates = {name: each.mean(0) for name, each in openings.items()}
+    if not all(0 <= video < len(each) for each in openings.values()):
+        raise ValueError(f"there is no video {video} among {[len(e) for e in openings.values()]}")
+    besides = {name: each[video] - templates[name] for name, each in openings.items()}
+    figure = new_figure(0.6 + 1.45 * len(openings))
+    axes = figure.subplots(len(openings), 2, squeeze=False, sharex=True)
+    most = max(np.abs(each).max() for each in besides.values()) or 1.0
+    span = np.concatenate([each.ravel() for each in templates.values()])
+    looks = ((templates, "cividis", span.min(), span.max()), (besides, "RdBu", -most, most))
+    titles = ("template: the mean of all videos", "this video minus the template")
+    for column, (maps, colours, low, high), title in zip(axes.T, looks, titles):
+        for axis, (name, values) in zip(column, maps.items()):
+            order = templates[name].mean(0).argsort(kind="stable")
+            T, H = values.shape
+            drawn = axis.imshow(
+                values.T[order], aspect="auto", extent=(0, T, 0, H), cmap=colours,
+                vmin=low, vmax=high, interpolation="nearest", origin="lower",
+            )  # fmt: skip
+            axis.set_yticks([])
+        column[0].set_title(title, fontsize=11)
+        column[-1].set_xlabel(f"frame, 0 to {T - 1}")
+        figure.colorbar(drawn, ax=list(column), fraction=0.05, pad=0.02)
+    for axis, name in zip(axes[:, 0], openings):
+        axis.set_ylabel(f"{name}\nchannel, sorted")
+    return figure
+
+
 def _strips(count):
     figure = new_figure(0.42 * count + 0.25)
     figure.get_layout_engine().set(h_pad=0.02, w_pad=0.02, hspace=0.02)
