@@ -3,10 +3,10 @@
     python benchmarks/digit_stories_newer.py [EPOCHS [SEEDS]]
 
 64 bits, 2 layers of 128, half of the frames hidden, which suits ConMH best here, and one recipe for
-all. S5VH, whose layers take four times ConMH's time, has one layer of 96, so that 15 epochs take two
-minutes on two cores. Clusters and warm-ups are FCVID's in proportion to the videos and the epochs;
-the weights of S5VH are those of its recipe for UCF101, the nearest in size. A line a training:
-mAP@20 on categories and on stories, seconds without `prepare`; then the means and deviations.
+all. S5VH, whose layers take four times ConMH's time, has one layer of 96, so that 15 epochs take
+two minutes on two cores. Clusters and warm-ups are FCVID's in proportion to the videos and the
+epochs; the weights of S5VH are those of its recipe for UCF101, the nearest in size. A line a
+training: mAP@20 on categories and on stories, seconds without `prepare`; then means and deviations.
 """
 
 import sys

@@ -33,17 +33,9 @@ With films of your own, or with features of them (FEATURES.h5 is then there alre
 COMMANDS = {
     "extract": "vidhash_lab.videos.__main__",
     "data": "vidhash_lab.data.__main__",
-    "run": "vidhash_lab.runs.runs",
+    "run": "vidhash_lab.runs.command_line",
     "cache": "vidhash_lab.data.cache",
     "about": "vidhash_lab.installation",
-}
-KINDS = {bool: "truth value", int: "number", float: "number", str: "text"}
-HINTS = {
-    ("text", "number"): "Write 0.003, not 3e-3.",
-    ("text", "list"): "Write it as -p NAME '[1, 2]'.",
-    ("number", "list"): "Write it as -p NAME '[1, 2]'.",
-    ("text", "dict"): "Write it as -p NAME '{hidden_dim: 64}'.",
-    ("number", "text"): """Write it as -p NAME "'12'".""",
 }
 
 
@@ -65,8 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vidhash: no command `{name}`; there are {known}.{meant}", file=sys.stderr)
         return 2
     try:
-        if name == "run":
-            _check_run(rest)
         return import_module(COMMANDS[name]).main(rest, prog=f"vidhash {name}") or 0
     except KeyboardInterrupt:
         print(f"vidhash {name}: interrupted", file=sys.stderr)
@@ -76,61 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"vidhash {name}: {_told(error)}", file=sys.stderr)
         return 1
-
-
-def _check_run(words):
-    """Raise ValueError for what cannot be run as it is asked for, before anything runs.
-
-    Names that a notebook does not have are left to the run, which lists those that there are.
-    """
-    from vidhash_lab.runs import runs  # first: it says which extra is missing
-
-    import yaml  # isort: skip
-
-    notebooks, given = _words_of_run(words)
-    values = {}
-    for name, text in given.items():
-        try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            example = "-p sizes '{hidden_dim: 64}'"
-            raise ValueError(f"-p {name} {text}: no value can be read; see {example}") from error
-    for notebook in notebooks:
-        if os.path.isdir(notebook):
-            raise ValueError(f"{notebook} is a folder; for all notebooks in it: {notebook}/*.ipynb")
-        if os.path.isfile(notebook) and not notebook.endswith(".ipynb"):
-            raise ValueError(f"{notebook} is no notebook: their names end in .ipynb")
-        if values and os.path.isfile(notebook):
-            _check_kinds(notebook, runs.default_values(notebook), values)
-
-
-def _words_of_run(words):
-    """Split the command line of `vidhash run` -> notebooks, {name: text} of its parameters."""
-    words, notebooks, given = list(words), [], {}
-    while words:
-        word = words.pop(0)
-        if word == "-p" and len(words) > 1:
-            name, text, *words = words
-            given[name] = text
-        elif word == "--folder":
-            words = words[1:]
-        elif not word.startswith("-"):
-            notebooks.append(word)
-    return notebooks, given
-
-
-def _check_kinds(notebook, defaults, values):
-    """Raise ValueError where a notebook has a number, say, and was given a text."""
-    for name, own in defaults.items():
-        if name in values and values[name] is not None and own is not None:
-            kind, wanted = _kind(values[name]), _kind(own)
-            if kind != wanted:
-                told = f"{name} is {values[name]!r}, a {kind}; it has {own!r}, a {wanted}"
-                raise ValueError(f"{notebook}: {told}. {HINTS.get((kind, wanted), '')}".strip())
-
-
-def _kind(value):
-    return KINDS.get(type(value), type(value).__name__)
 
 
 def _told(error):

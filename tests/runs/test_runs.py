@@ -14,6 +14,7 @@ from papermill import PapermillExecutionError
 from PIL import Image
 
 from vidhash_lab.runs import runs
+from vidhash_lab.runs.command_line import main
 from vidhash_lab.runs.figures import FIGURES_VARIABLE, show_figure
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -132,12 +133,12 @@ def test_clean_keeps_pictures_small_and_as_they_look():
 
 
 def test_the_command_line(notebook, tmp_path, capsys):
-    runs.main([str(notebook), "--folder", str(tmp_path / "out"), "-p", "number", "5"])
+    main([str(notebook), "--folder", str(tmp_path / "out"), "-p", "number", "5"])
     html = runs.Path(capsys.readouterr().out.strip())
     assert html == tmp_path / "out" / "toy" / "toy.html" and html.exists()
     assert json.loads((html.parent / "metrics.json").read_text())["metrics"]["square"] == 25
     with pytest.raises(SystemExit):
-        runs.main([str(notebook), "--refresh", "-p", "number", "5"])
+        main([str(notebook), "--refresh", "-p", "number", "5"])
 
 
 @pytest.mark.parametrize("alt", ["", " \n"])

@@ -1,13 +1,8 @@
 """Runs of notebooks: parameters in, an executed notebook, `metrics.json` and HTML out.
 
-    python -m vidhash_lab.runs notebooks/02_masking_ratio.ipynb --folder build/run -p epochs 30
-    python -m vidhash_lab.runs notebooks/*.ipynb --refresh
-
-The second executes notebooks in full and writes them back cleaned, with their figures. What is slow
-to import is imported where a notebook is run: recording a number does not need it.
+What is slow to import is imported where a notebook is run: recording a number does not need it.
 """
 
-import argparse
 import ast
 import base64
 import contextlib
@@ -19,7 +14,7 @@ import re
 import statistics
 import time
 import timeit
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,14 +32,6 @@ METRICS_TYPE = "application/vnd.vidhash-lab.metrics+json"
 WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
 WIDGET_LINE = "(A widget stands here in JupyterLab: a page has no kernel to ask.)"
 FOLDER_VARIABLE = "VIDHASH_LAB_RUN"  # where the notebook that runs may leave files
-
-
-HELP = """Run notebooks from top to bottom, with parameters of your own.
-
-  vidhash run notebooks/02_masking_ratio.ipynb -p bits 16 -p dataset features.h5
-
-Each run is a folder in --folder: the executed notebook, a page to look at, and metrics.json."""
-PARAMETER = "one of the names in the notebook's parameters cell, and its value; as often as needed"
 
 
 def run_notebook(
@@ -282,33 +269,6 @@ def write_html(notebook: str | Path) -> Path:
     path = Path(notebook).with_suffix(".html")
     _write_text(path, page_of(clean(nbformat.read(notebook, as_version=4))))
     return path
-
-
-def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Run notebooks from the command line.
-
-    >>> main(["--refresh", "a.ipynb", "-p", "bits", "16"])
-    Traceback (most recent call last):
-    SystemExit: 2
-    """
-    import yaml
-
-    examples = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog=prog, description=HELP, formatter_class=examples)
-    add = parser.add_argument
-    add("notebooks", nargs="+", type=Path, help="paths of notebooks")
-    add("--folder", type=Path, default=Path("build/runs"), help="where runs go (build/runs)")
-    add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=PARAMETER)
-    add("--refresh", action="store_true", help="write it back cleaned, with its figures")
-    options = parser.parse_args(arguments)
-    parameters = {name: yaml.safe_load(value) for name, value in options.p}
-    if options.refresh and parameters:
-        parser.error("--refresh runs notebooks as they are committed: without parameters")
-    for notebook in options.notebooks:
-        if options.refresh:
-            refresh(notebook, Path("figures"))
-        else:
-            print(write_html(run_notebook(notebook, options.folder / notebook.stem, parameters)))
 
 
 def _write_text(path, text):
