@@ -30,7 +30,11 @@ TIE = 1e-9
 
 
 class NotConverged(UserWarning):
-    """Some videos were made one scene; `videos` lists their indices in the batch."""
+    """Some videos were made one scene; `videos` lists their indices in the batch.
+
+    >>> NotConverged([2], batch=8, iterations=200).videos
+    [2]
+    """
 
     def __init__(self, videos: list[int], batch: int, iterations: int):
         super().__init__(
@@ -59,6 +63,12 @@ def affinity_propagation(
     of at most `iterations` rounds. `preference` replaces the diagonal, the higher, the more scenes:
     one number, or one a video (B,); None is the median of each matrix. ValueError for a wrong
     shape, damping or preference, and for similarities that are not finite.
+
+    >>> from torch import tensor
+    >>> places = tensor([0.0, 0.1, 0.3, 5.0, 5.1])  # five frames of one video
+    >>> exemplars, scenes = affinity_propagation(-(places[:, None] - places).square()[None])
+    >>> scenes.tolist(), exemplars[0].tolist()
+    ([[0, 0, 0, 1, 1]], [False, True, False, True, False])
     """
     device = similarities.device
     similarities = _with_preference(similarities, damping, preference)

@@ -30,6 +30,12 @@ class History(list):
     `prepare_seconds` is what came before the first epoch, or all the training of a method without
     weights. What `prepare` found kept counts as long as it took when it was found. `recipe` is what
     the training was called with, and the fingerprint of its data.
+
+    >>> history = History([{"epoch": 1, "loss": 2.5, "seconds": 3.0}], prepare_seconds=1.5)
+    >>> history
+    History(1 epochs, prepared in 1.5 s)
+    >>> history[-1]["loss"]
+    2.5
     """
 
     def __init__(
@@ -45,18 +51,35 @@ class History(list):
         return f"History({len(self)} epochs, prepared in {self.prepare_seconds:.1f} s)"
 
     def column(self, name: str) -> list:
-        """Return one entry of every epoch, for plotting."""
+        """Return one entry of every epoch, for plotting.
+
+        >>> History([{"loss": 2.5}, {"loss": 2.0}]).column("loss")
+        [2.5, 2.0]
+        """
         return [row[name] for row in self]
 
     @property
     def seconds(self) -> float:
-        """What the whole training took, `prepare` included."""
+        """What the whole training took, `prepare` included.
+
+        >>> History([{"seconds": 3.0}, {"seconds": 2.0}], prepare_seconds=1.5).seconds
+        6.5
+        """
         return self.prepare_seconds + sum(self.column("seconds"))
 
 
 @dataclass
 class Run:
-    """Everything that a training run must not lose."""
+    """Everything that a training run must not lose.
+
+    >>> from vidhash_lab import ConMH
+    >>> model = ConMH(ConMH.Config(16, 5, 8, hidden_dim=8, depth=1, heads=2, decoder_dim=8))
+    >>> adam = torch.optim.Adam(model.parameters())
+    >>> scheduler = torch.optim.lr_scheduler.ConstantLR(adam)
+    >>> run = Run(model, adam, scheduler, torch.Generator(), {"epochs": 1}, History())
+    >>> run.write("run.pt")
+    >>> run.restore("run.pt")
+    """
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
@@ -69,6 +92,14 @@ class Run:
         """Write the state after an epoch to `path`, whole or not at all.
 
         Where several processes train, all call it, and the first writes.
+
+        >>> from vidhash_lab import ConMH
+        >>> model = ConMH(ConMH.Config(16, 5, 8, hidden_dim=8, depth=1, heads=2, decoder_dim=8))
+        >>> adam = torch.optim.Adam(model.parameters())
+        >>> scheduler = torch.optim.lr_scheduler.ConstantLR(adam)
+        >>> Run(model, adam, scheduler, torch.Generator(), {}, History()).write("run.pt")
+        >>> load("run.pt").config.bits
+        16
         """
         random = {"draws": self.generator.get_state()}
         random |= {kind: gathered(state) for kind, state in self._dropout_states().items()}
@@ -100,7 +131,18 @@ class Run:
                 put(states[rank()])
 
     def restore(self, path):
-        """Continue from a checkpoint of the same model, data and recipe."""
+        """Continue from a checkpoint of the same model, data and recipe.
+
+        >>> from vidhash_lab import ConMH
+        >>> model = ConMH(ConMH.Config(16, 5, 8, hidden_dim=8, depth=1, heads=2, decoder_dim=8))
+        >>> adam = torch.optim.Adam(model.parameters())
+        >>> scheduler = torch.optim.lr_scheduler.ConstantLR(adam)
+        >>> run = Run(model, adam, scheduler, torch.Generator(), {"epochs": 1}, History())
+        >>> run.write("run.pt")
+        >>> run.restore("run.pt")
+        >>> len(run.history)
+        0
+        """
         state = _read(path)
         if "recipe" not in state:
             raise DataError(f"{path}: holds a model, but no training run to resume.")
@@ -208,7 +250,12 @@ def _check_plausible(config, weights):
 
 
 def method_name(method: type[VideoHasher]) -> str:
-    """Name a method as checkpoints do: its name in `METHODS`, or the class name of your own."""
+    """Name a method as checkpoints do: its name in `METHODS`, or the class name of your own.
+
+    >>> from vidhash_lab import ConMH
+    >>> method_name(ConMH)
+    'conmh'
+    """
     return next((name for name, known in METHODS.items() if known is method), method.__qualname__)
 
 

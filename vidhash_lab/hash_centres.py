@@ -23,13 +23,23 @@ LEAST_GAIN = 1e-6  # of correlation, for which a bit is still flipped
 
 
 def semantic_centres(features: np.ndarray, bits: int, seed: int = 0) -> np.ndarray:
-    """Find the hash centres of clusters with feature centres (C, W) -> (C, K) float32, -1 or +1."""
+    """Find the hash centres of clusters with feature centres (C, W) -> (C, K) float32, -1 or +1.
+
+    >>> features = np.random.default_rng(0).standard_normal((6, 10))
+    >>> centres = semantic_centres(features, bits=16)
+    >>> centres.shape, both_ends(centres, similarities(features))[0]  # least distance of two
+    ((6, 16), 6)
+    """
     codes = hadamard_codes(len(features), bits, seed).astype(np.float64)
     return flip_bits(codes, similarities(features), margin(len(features), bits)).astype(np.float32)
 
 
 def similarities(features: np.ndarray) -> np.ndarray:
-    """Cosines of feature centres (C, W), seen from their mean -> (C, C)."""
+    """Cosines of feature centres (C, W), seen from their mean -> (C, C).
+
+    >>> similarities([[1.0, 0.0], [-1.0, 0.0]]).round(3).tolist()
+    [[1.0, -1.0], [-1.0, 1.0]]
+    """
     centred = np.asarray(features, np.float64) - np.mean(features, axis=0, dtype=np.float64)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True).clip(1e-12)
     return centred @ centred.T
@@ -41,6 +51,9 @@ def hadamard_codes(count: int, bits: int, seed: int = 0) -> np.ndarray:
     Rows come first, then their negatives, then the same with the signs of all columns drawn anew,
     for as many codes as are asked for. Where K is no power of two, columns of the next larger
     matrix are left out.
+
+    >>> hadamard_codes(3, bits=4).tolist()
+    [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1]]
     """
     from scipy.linalg import hadamard  # imported where it is used: it takes a while
 
@@ -55,6 +68,9 @@ def margin(count: int, bits: int) -> int:
     """Largest distance at which so many codes of K bits exist for certain (Gilbert, Varshamov).
 
     They exist at distance d where count times the codes nearer than d to one is at most 2^K.
+
+    >>> margin(100, bits=64)
+    23
     """
     from scipy.stats import binom
 
@@ -66,6 +82,12 @@ def flip_bits(codes: np.ndarray, similarity: np.ndarray, least_distance: int) ->
 
     The correlation of P products g with similarities s of mean 0 and length 1 is
     sum(s g) / root(sum(g^2) - sum(g)^2 / P), so three sums tell what every flip would make of it.
+
+    >>> similarity = similarities(np.random.default_rng(0).standard_normal((40, 10)))
+    >>> start = hadamard_codes(40, bits=16).astype(float)
+    >>> ends = [both_ends(codes, similarity) for codes in (start, flip_bits(start, similarity, 3))]
+    >>> [(least, round(correlation, 1)) for least, correlation in ends]
+    [(4, 0.0), (3, 0.9)]
     """
     codes, largest = codes.copy(), codes.shape[1] - 2 * least_distance  # the product at the margin
     products, s = codes @ codes.T, _standardised(similarity)
@@ -108,7 +130,13 @@ def _correlation(sums, pairs):
 
 
 def both_ends(codes: np.ndarray, similarity: np.ndarray) -> tuple[int, float]:
-    """Least Hamming distance of codes (C, K), and correlation with similarities (C, C)."""
+    """Least Hamming distance of codes (C, K), and correlation with similarities (C, C).
+
+    >>> codes = np.array([[1, 1, 1, 1], [1, 1, 1, -1], [-1, -1, 1, 1]])
+    >>> least, correlation = both_ends(codes, codes @ codes.T)
+    >>> least, round(correlation, 2)
+    (1, 1.0)
+    """
     pairs = np.triu_indices(len(codes), 1)
     products = (codes.astype(np.float64) @ codes.T)[pairs]
     least = int(codes.shape[1] - products.max()) // 2

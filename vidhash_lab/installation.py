@@ -25,7 +25,12 @@ PACKAGES = {
 
 
 class Table(dict):
-    """Facts by name, printed a line each; a table in a notebook."""
+    """Facts by name, printed a line each; a table in a notebook.
+
+    >>> print(Table({"Python": "3.11", "threads": "2"}))
+    Python   3.11
+    threads  2
+    """
 
     def __str__(self) -> str:
         width = max(map(len, self))
@@ -62,7 +67,12 @@ def about() -> Table:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Print the table from the command line."""
+    """Print the table from the command line.
+
+    >>> main([])
+    vidhash_lab ...
+    databases ...
+    """
     argparse.ArgumentParser(prog=prog, description=__doc__.split("\n")[0]).parse_args(arguments)
     print(about())
 

@@ -34,17 +34,29 @@ ENVIRONMENT = threading.RLock()
 
 
 def number_of() -> int:
-    """How many processes train together: 1 but within `fit`."""
+    """How many processes train together: 1 but within `fit`.
+
+    >>> number_of()
+    1
+    """
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this process among those that train together, 0 for the first."""
+    """The number of this process among those that train together, 0 for the first.
+
+    >>> rank()
+    0
+    """
     return dist.get_rank() if number_of() > 1 else 0
 
 
 def gathered(state: Tensor) -> Tensor:
-    """Stack a tensor of every process (N, …), without gradient."""
+    """Stack a tensor of every process (N, …), without gradient.
+
+    >>> gathered(torch.zeros(3)).shape
+    torch.Size([1, 3])
+    """
     if number_of() == 1:
         return state[None]
     states: list = [None] * number_of()
@@ -56,6 +68,9 @@ def everyones(rows: Tensor) -> Tensor:
     """Gather the rows (b, …) of all processes -> (B, …), with gradient; alone, the rows themselves.
 
     A gather without gradient would halve the weight of a contrastive loss without a word.
+
+    >>> everyones(torch.zeros(4, 2)).shape
+    torch.Size([4, 2])
     """
     return rows if number_of() == 1 else _Gather.apply(rows)
 
@@ -77,7 +92,11 @@ class _Gather(torch.autograd.Function):
 
 
 def mean_of_all(value: Tensor) -> Tensor:
-    """Average a tensor over all processes, with gradient; alone, the tensor itself."""
+    """Average a tensor over all processes, with gradient; alone, the tensor itself.
+
+    >>> mean_of_all(torch.tensor(2.0)).item()
+    2.0
+    """
     return value if number_of() == 1 else everyones(value[None]).mean(0)
 
 
@@ -85,6 +104,9 @@ class BatchNorm(nn.BatchNorm1d):
     """Batch norm of (b, c) with the statistics of all processes' rows; alone, torch's own.
 
     torch's `SyncBatchNorm` computes on a GPU only.
+
+    >>> BatchNorm(3)(torch.randn(4, 3)).shape
+    torch.Size([4, 3])
     """
 
     def forward(self, x):
@@ -102,7 +124,11 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 def is_launched() -> bool:
-    """Whether torchrun (or `companions`, in its way) started this process as one of several."""
+    """Whether torchrun (or `companions`, in its way) started this process as one of several.
+
+    >>> is_launched()
+    False
+    """
     return dist.is_available() and dist.is_torchelastic_launched() and _told("WORLD_SIZE") > 1
 
 
@@ -112,7 +138,12 @@ def _told(name):
 
 @contextlib.contextmanager
 def together(device: str, precision: str) -> Iterator["Fabric"]:
-    """Meet the other processes that were launched, if any, and give the fabric of all."""
+    """Meet the other processes that were launched, if any, and give the fabric of all.
+
+    >>> with together("cpu", "32-true") as fabric:
+    ...     fabric.world_size
+    1
+    """
     from lightning_fabric import Fabric  # takes half a second to import
     from lightning_fabric.strategies import DDPStrategy
 
@@ -145,6 +176,11 @@ def companions(call: Callable[[], object], count: int) -> Iterator[None]:
     This process is the first, rank 0, and each is told its rank as torchrun would tell it. What
     `call` refers to travels by cloudpickle, so that classes of a notebook do, too. A process that
     ends with an error, or is killed, ends the others: RuntimeError names it.
+
+    >>> with companions(print, count=1):  # of one process: nobody else is needed
+    ...     number_of()
+    ...
+    1
     """
     import cloudpickle
 
@@ -225,6 +261,12 @@ def environment(changes: dict[str, str]) -> Iterator[None]:
     """Set environment variables for what starts meanwhile, then put all back as it was.
 
     A process has one environment: a second thread waits for the first.
+
+    >>> with environment({"VIDHASH_LAB_EXAMPLE": "here"}):
+    ...     os.environ["VIDHASH_LAB_EXAMPLE"]
+    'here'
+    >>> "VIDHASH_LAB_EXAMPLE" in os.environ
+    False
     """
     with ENVIRONMENT:
         before = dict(os.environ)

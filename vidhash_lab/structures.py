@@ -51,14 +51,25 @@ ROUNDS = 20  # of k-means at most; the released script stops after 17
 
 @dataclass(frozen=True)
 class Structures:
-    """Anchors (A, W) float32 and the five nearest of each video (N, 5) int32, nearest first."""
+    """Anchors (A, W) float32 and the five nearest of each video (N, 5) int32, nearest first.
+
+    >>> anchors = np.eye(6, dtype=np.float32)
+    >>> found = Structures(anchors, np.array([[0, 1, 2, 3, 4], [5, 4, 3, 2, 1]], np.int32))
+    >>> len(found.graph()), found.nearest_anchors().shape
+    (2, torch.Size([2, 6]))
+    """
 
     anchors: np.ndarray
     nearest: np.ndarray
     saved_seconds: float = 0.0  # what finding them took, where they were read from a file
 
     def nearest_anchors(self, hidden_dim: int | None = None) -> torch.Tensor:
-        """Look up each video's nearest anchor (N, W), or by PCA, filled up with zeros (N, H)."""
+        """Look up each video's nearest anchor (N, W), or by PCA, filled up with zeros (N, H).
+
+        >>> nearest = np.array([[0, 1, 2, 3, 4], [5, 4, 3, 2, 1]], np.int32)
+        >>> Structures(np.eye(6, dtype=np.float32), nearest).nearest_anchors(hidden_dim=8).shape
+        torch.Size([2, 8])
+        """
         anchors = self.anchors if hidden_dim is None else _project(self.anchors, hidden_dim)
         return torch.from_numpy(anchors[self.nearest[:, 0]].astype(np.float32))
 
@@ -87,6 +98,11 @@ class NeighbourGraph:
     The level of a pair is the least m for which they share one of their m nearest anchors,
     `nearest` (N, 5). SIMILAR is level 1 to 3 (a video is similar to itself), MIDDLE is level 5,
     else OTHER. `DataError` where a video is similar to all, so that it has no dissimilar partner.
+
+    >>> nearest = np.array([[0, 1, 2, 3, 4], [1, 5, 6, 7, 8], [9, 8, 7, 4, 3]])
+    >>> graph = NeighbourGraph(nearest, num_anchors=10)
+    >>> graph.tags([0]).tolist()  # similar to itself and to video 1, at middle distance to video 2
+    [[1, 1, 2]]
     """
 
     def __init__(self, nearest: np.ndarray, num_anchors: int):
@@ -107,16 +123,33 @@ class NeighbourGraph:
         return len(self.nearest)
 
     def tags(self, videos: np.ndarray) -> np.ndarray:
-        """Tag videos (B,) with all N -> (B, N) uint8: OTHER, SIMILAR or MIDDLE."""
+        """Tag videos (B,) with all N -> (B, N) uint8: OTHER, SIMILAR or MIDDLE.
+
+        >>> nearest = np.array([[0, 1, 2, 3, 4], [1, 5, 6, 7, 8], [9, 8, 7, 4, 3]])
+        >>> NeighbourGraph(nearest, num_anchors=10).tags([0, 1]).tolist()
+        [[1, 1, 2], [1, 1, 0]]
+        """
         return _tags(np.atleast_1d(videos), *self._lists)
 
     def are_similar(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """Compare videos (B,) with videos (B,), pair by pair -> (B,) bool."""
+        """Compare videos (B,) with videos (B,), pair by pair -> (B,) bool.
+
+        >>> nearest = np.array([[0, 1, 2, 3, 4], [1, 5, 6, 7, 8], [9, 8, 7, 4, 3]])
+        >>> graph = NeighbourGraph(nearest, num_anchors=10)
+        >>> graph.are_similar(torch.tensor([0, 0]), torch.tensor([1, 2])).tolist()
+        [True, False]
+        """
         closest = torch.from_numpy(self.nearest[:, :3])
         return (closest[one, :, None] == closest[other, None]).flatten(1).any(1)
 
     def similar(self, videos: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draw for each video (B,) a similar one, which may be the video itself -> (B,)."""
+        """Draw for each video (B,) a similar one, which may be the video itself -> (B,).
+
+        >>> nearest = np.array([[0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [9, 8, 7, 6, 5]])
+        >>> drawn = NeighbourGraph(nearest, 10).similar(torch.tensor([0, 1, 2]), torch.Generator())
+        >>> set(drawn[:2].tolist()) <= {0, 1}, drawn[2].item()
+        (True, 2)
+        """
         return self._draw(videos, generator, SIMILAR)
 
     def dissimilar(
@@ -125,6 +158,10 @@ class NeighbourGraph:
         """Draw for each video (B,) one at middle distance, else any that is not similar -> (B,).
 
         One that is similar to its `unlike` (B,) is drawn once more, as in the released code.
+
+        >>> nearest = np.array([[0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [9, 8, 7, 6, 5]])
+        >>> NeighbourGraph(nearest, 10).dissimilar(torch.tensor([0, 1]), torch.Generator()).tolist()
+        [2, 2]
         """
         drawn = self._draw(videos, generator, MIDDLE)
         if unlike is not None:
@@ -140,7 +177,14 @@ class NeighbourGraph:
 def draw_pairs(
     graph: NeighbourGraph, videos: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw partners for videos (B,) -> partners (B,), half of them similar, and labels ±1 (B,)."""
+    """Draw partners for videos (B,) -> partners (B,), half of them similar, and labels ±1 (B,).
+
+    >>> nearest = np.array([[0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [9, 8, 7, 6, 5]])
+    >>> graph, videos = NeighbourGraph(nearest, 10), torch.tensor([0, 1, 2, 0])
+    >>> partners, labels = draw_pairs(graph, videos, torch.Generator().manual_seed(0))
+    >>> (graph.are_similar(videos, partners) == (labels > 0)).all().item()
+    True
+    """
     alike = torch.rand(len(videos), generator=generator) < 0.5
     partners = torch.empty_like(videos)
     partners[alike] = graph.similar(videos[alike], generator)
@@ -162,6 +206,11 @@ def find_structures(
     fingerprint of `train`, `num_anchors`, `seed` and `recipe`, what the points are made of, in
     words. `points` maps `train` to (N, W) float32; None = mean features. A damaged file is a
     warning, and written anew. `DataError` where there are too few different videos.
+
+    >>> from vidhash_lab import open_dataset
+    >>> found = find_structures(open_dataset("digit-stories-mini").train, num_anchors=20)
+    >>> found.anchors.shape, found.nearest.shape
+    ((20, 128), (600, 5))
     """
     made_of = json.dumps([train.fingerprint(), num_anchors, seed, recipe])
     key = hashlib.sha256(made_of.encode()).hexdigest()[:16]
@@ -189,7 +238,12 @@ def find_structures(
 
 
 def video_means(train: FeatureSet) -> np.ndarray:
-    """Average every video over its frames, in one pass over the set -> (N, D) float32."""
+    """Average every video over its frames, in one pass over the set -> (N, D) float32.
+
+    >>> from vidhash_lab import open_dataset
+    >>> video_means(open_dataset("digit-stories-mini").query).shape
+    (60, 128)
+    """
     means = np.empty((len(train), train.feature_dim), np.float32)
     with tqdm(total=len(train), desc="means", unit="video") as bar:
         for indices, frames in train.batches():
@@ -199,7 +253,11 @@ def video_means(train: FeatureSet) -> np.ndarray:
 
 
 def find_anchors(points: np.ndarray, num_anchors: int, seed: int = 0) -> np.ndarray:
-    """Cluster points (N, W) float32 -> anchors (A, W), or `DataError` for too few points."""
+    """Cluster points (N, W) float32 -> anchors (A, W), or `DataError` for too few points.
+
+    >>> find_anchors(np.random.default_rng(0).random((50, 4), np.float32), num_anchors=6).shape
+    (6, 4)
+    """
     import faiss
 
     distinct = len({hash(point.tobytes()) for point in points})

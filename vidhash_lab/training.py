@@ -31,7 +31,11 @@ SHOW_SECONDS = 0.5  # between two looks at the losses for the progress bar
 
 
 class NonFiniteLoss(ArithmeticError):
-    """A loss became NaN or infinite; a checkpoint still holds the last whole epoch."""
+    """A loss became NaN or infinite; a checkpoint still holds the last whole epoch.
+
+    >>> issubclass(NonFiniteLoss, ArithmeticError)
+    True
+    """
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class StepDecay:
     """The papers' schedule: times `factor` every so many epochs, down to a share of the start.
 
     ConMH: floor 1e-5 of 1e-4, so 0.1. MCMSH and BTH: floor 1e-4 of 3e-4, so 1/3.
+
+    >>> decay = StepDecay(every=20, factor=0.9, floor=0.1)
+    >>> decay(0), decay(20), decay(10_000)
+    (1.0, 0.9, 0.1)
     """
 
     every: int = 20
@@ -54,6 +62,10 @@ class CosineDecay:
     """S5VH's schedule: a half cosine over so many epochs, down to a share of the start.
 
     `epochs` are 1 or more; after them the learning rate stays at its floor.
+
+    >>> decay = CosineDecay(epochs=100, floor=0.02)
+    >>> decay(0), round(decay(50), 2), decay(100)
+    (1.0, 0.51, 0.02)
     """
 
     epochs: int
@@ -280,7 +292,11 @@ def _begin(model, schedule, recipe, history):
 
 
 def choose_precision(precision: str, device: str) -> str:
-    """Choose bfloat16 autocast where the hardware computes in it, else float32, of "auto"."""
+    """Choose bfloat16 autocast where the hardware computes in it, else float32, of "auto".
+
+    >>> choose_precision("bf16-mixed", "cpu")
+    'bf16-mixed'
+    """
     if precision != "auto":
         return precision
     if device in ("auto", "cuda") and torch.cuda.is_available():

@@ -1,9 +1,11 @@
-"""Examine a folder of features and labels before working with it.
+"""Examine features and labels before working with them.
 
-    vidhash data ROOT
+    vidhash data features.h5
+    vidhash data /data/fcvid
 
-It reads all files of FCVID, ActivityNet, YFCC, UCF101, HMDB51 and the kit's own once, and says what
-is there and whether it can be worked with. The exit code is 1 where something is wrong.
+It reads every file once, of your own (`feats` in an HDF5 file) or of FCVID, ActivityNet, YFCC,
+UCF101 and HMDB51, and says what is there and whether it can be worked with. Films are no features
+yet: `vidhash extract` makes them. The exit code is 1 where something is wrong.
 """
 
 import argparse

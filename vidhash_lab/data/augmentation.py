@@ -13,7 +13,12 @@ BRIGHTNESS = (0.8, 1.2)  # what every pixel is multiplied by, up to white
 
 
 def augment_clips(clips: Tensor, generator: torch.Generator) -> Tensor:
-    """Crop and brighten clips, (B, T, C, h, w) floats in [0, 1], by draws of `generator`."""
+    """Crop and brighten clips, (B, T, C, h, w) floats in [0, 1], by draws of `generator`.
+
+    >>> clips = torch.full((2, 5, 3, 16, 16), 0.5)
+    >>> augment_clips(clips, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 5, 3, 16, 16])
+    """
     if clips.ndim != 5 or clips.shape[2] not in (1, 3) or not clips.is_floating_point():
         wanted = "floats in [0, 1] of shape (B, T, 1 or 3, h, w)"
         raise ValueError(f"clips are {tuple(clips.shape)} of {clips.dtype}; expected {wanted}")

@@ -23,7 +23,11 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Kept:
-    """One entry of the cache: its name, what it is, its bytes and when it was last written to."""
+    """One entry of the cache: its name, what it is, its bytes and when it was last written to.
+
+    >>> print(Kept("runs", Path("runs"), "runs of notebook 07", 2_000_000, datetime(2026, 1, 31)))
+    runs                               2.0 MB  2026-01-31  runs of notebook 07
+    """
 
     name: str
     path: Path
@@ -53,6 +57,10 @@ def clean_cache(*names: str) -> int:
 
     What is removed is made again when it is asked for. ValueError, before anything is removed, for
     a name that the cache does not hold.
+
+    >>> clean_cache("none of its entries")
+    Traceback (most recent call last):
+    ValueError: ... no entry none of its entries; it holds ...
     """
     there = {each.name: each for each in cache_contents()}
     if unknown := sorted(set(names) - set(there)):
@@ -65,7 +73,11 @@ def clean_cache(*names: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Show the cache, or free it, from the command line."""
+    """Show the cache, or free it, from the command line.
+
+    >>> main([])
+    /...: ... MB...
+    """
     parser = argparse.ArgumentParser(prog=prog, description=__doc__.split("\n")[0])
     words = "remove these entries, or all where none is named; the kit makes them again"
     parser.add_argument("--clean", nargs="*", metavar="NAME", help=words)

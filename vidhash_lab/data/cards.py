@@ -16,13 +16,22 @@ SHOWN = 20  # entries of a long list on the page; the JSON file has all
 
 
 def card_paths(path: PathLike) -> tuple[Path, Path]:
-    """Name the two cards of a file: the page, and the facts as JSON."""
+    """Name the two cards of a file: the page, and the facts as JSON.
+
+    >>> [path.name for path in card_paths("films.h5")]
+    ['films.h5.card.md', 'films.h5.card.json']
+    """
     path = Path(path)
     return path.with_name(f"{path.name}.card.md"), path.with_name(f"{path.name}.card.json")
 
 
 def write_card(path: PathLike, title: str, facts: Mapping) -> None:
-    """Write the cards of the file at `path`; `facts` are plain values, and dicts of such."""
+    """Write the cards of the file at `path`; `facts` are plain values, and dicts of such.
+
+    >>> write_card("codes.npy", "Codes of my films", {"bits": 64, "measured": {"mAP@20": 0.5}})
+    >>> read_card("codes.npy.card.json")["measured"]
+    {'mAP@20': 0.5}
+    """
     page, raw = card_paths(path)
     try:
         by = f"vidhash_lab {version('vidhash-lab')}"
@@ -37,7 +46,12 @@ def write_card(path: PathLike, title: str, facts: Mapping) -> None:
 
 
 def read_card(path: PathLike) -> dict:
-    """Read the facts of a card, `….card.json`; `DataError` where it is damaged."""
+    """Read the facts of a card, `….card.json`; `DataError` where it is damaged.
+
+    >>> write_card("codes.npy", "Codes of my films", {"bits": 64})
+    >>> read_card("codes.npy.card.json")["bits"]
+    64
+    """
     try:
         facts = json.loads(Path(path).read_text("utf-8"))
     except ValueError as error:
@@ -48,7 +62,12 @@ def read_card(path: PathLike) -> dict:
 
 
 def render_card(facts: Mapping) -> str:
-    """Write the facts of a card as a page of Markdown."""
+    """Write the facts of a card as a page of Markdown.
+
+    >>> write_card("codes.npy", "Codes of my films", {"bits": 64})
+    >>> render_card(read_card("codes.npy.card.json")).splitlines()[0]
+    '# Codes of my films'
+    """
     facts = dict(facts)
     lines = [f"# {_text(facts.pop('title', 'Card'))}", ""]
     plain = {name: value for name, value in facts.items() if not isinstance(value, dict)}

@@ -18,7 +18,11 @@ OWN_FILES = ("train.h5", "database.h5", "query.h5")
 
 
 def cache_folder() -> Path:
-    """Return the folder for built data sets: VIDHASH_LAB_CACHE, else in the user's cache."""
+    """Return the folder for built data sets: VIDHASH_LAB_CACHE, else in the user's cache.
+
+    >>> cache_folder() == Path(os.environ.get("VIDHASH_LAB_CACHE", cache_folder()))
+    True
+    """
     base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return Path(os.environ.get("VIDHASH_LAB_CACHE") or base / "vidhash-lab")
 
@@ -30,6 +34,9 @@ def open_digit_stories(
 
     `root` is the cache folder, None = `cache_folder()`. `num_views` counts augmented views of the
     training videos, 4 for CHAIN, 12 s and 25 MB each; `sizes` are fields of `DigitStoriesConfig`.
+
+    >>> len(open_digit_stories(None, train=600, database=300, query=60).database)
+    300
     """
     if num_views < 0 or num_views != int(num_views):
         raise ValueError(f"num_views={num_views}: expected a number of views, or 0 for none")
@@ -40,7 +47,12 @@ def open_digit_stories(
 
 
 def open_digit_stories_mini(root: PathLike | None, **options) -> VideoDataset:
-    """Open a small edition of the digit stories, for tests and first tries: 2 s to build."""
+    """Open a small edition of the digit stories, for tests and first tries: 2 s to build.
+
+    >>> data = open_digit_stories_mini(None, in_memory=True)
+    >>> data.name, len(data.query)
+    ('digit-stories-mini', 60)
+    """
     sizes = {"train": 600, "database": 300, "query": 60}
     return replace(open_digit_stories(root, **sizes | options), name="digit-stories-mini")
 

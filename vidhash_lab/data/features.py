@@ -43,6 +43,13 @@ class FeatureSet:
     `feature_set[a:b]` is a set of these videos alone, over the same open files. Pickled, a set of
     either kind is paths and options (and `labels` that were given), no open file and no row of it.
     Raises FileNotFoundError, and `DataError` for whatever does not fit.
+
+    >>> with h5py.File("films.h5", "w") as file:
+    ...     file["feats"] = np.zeros((4, 25, 128), "float32")
+    ...
+    >>> films = FeatureSet("films.h5", labels=[[1, 0], [1, 0], [0, 1], [0, 1]])
+    >>> len(films), films.num_frames, films.feature_dim, len(films[1:3])
+    (4, 25, 128, 2)
     """
 
     def __init__(
@@ -116,22 +123,45 @@ class FeatureSet:
 
     @property
     def num_frames(self) -> int:
-        """T, frames per video."""
+        """T, frames per video.
+
+        >>> from vidhash_lab import open_dataset
+        >>> open_dataset("digit-stories-mini").train.num_frames
+        25
+        """
         return self.features.shape[1]
 
     @property
     def feature_dim(self) -> int:
-        """D, width of a frame's features."""
+        """D, width of a frame's features.
+
+        >>> from vidhash_lab import open_dataset
+        >>> open_dataset("digit-stories-mini").train.feature_dim
+        128
+        """
         return self.features.shape[2]
 
     @property
     def num_views(self) -> int:
-        """V, views of each video; 0 where there are none."""
+        """V, views of each video; 0 where there are none.
+
+        >>> from vidhash_lab import open_dataset
+        >>> open_dataset("digit-stories-mini").train.num_views
+        0
+        """
         return 0 if self.views is None else self.views.shape[1]
 
     @property
     def video_ids(self) -> np.ndarray | None:
-        """Names of the videos, (N,) text, or None where a file has none."""
+        """Names of the videos, (N,) text, or None where a file has none.
+
+        >>> with h5py.File("films.h5", "w") as file:
+        ...     file["feats"] = np.zeros((2, 5, 3), "float32")
+        ...     file["video_ids"] = ["calm.mp4", "wild.mp4"]
+        ...
+        >>> FeatureSet("films.h5").video_ids.tolist()
+        ['calm.mp4', 'wild.mp4']
+        """
         if not all(has_key(path, "video_ids") for path in self.paths):
             return None
         rows, names = self._own_rows("video_ids"), []
@@ -143,21 +173,44 @@ class FeatureSet:
         return np.array(names)
 
     def rows(self, indices: ArrayLike) -> torch.Tensor:
-        """Read videos (B,) -> (B, T, D) float32. NaN or infinite values are a `DataError`."""
+        """Read videos (B,) -> (B, T, D) float32. NaN or infinite values are a `DataError`.
+
+        >>> from vidhash_lab import open_dataset
+        >>> open_dataset("digit-stories-mini").train.rows([3, 1]).shape
+        torch.Size([2, 25, 128])
+        """
         return _finite(self.features, np.atleast_1d(indices))
 
     def frames(self, indices: ArrayLike, places: ArrayLike) -> torch.Tensor:
-        """Read a frame of each of some videos, at places (B,) -> (B, D) float32, or `DataError`."""
+        """Read a frame of each of some videos, at places (B,) -> (B, D) float32, or `DataError`.
+
+        >>> from vidhash_lab import open_dataset
+        >>> open_dataset("digit-stories-mini").train.frames([3, 1], places=[0, 24]).shape
+        torch.Size([2, 128])
+        """
         return _finite(self.features, np.atleast_1d(indices), np.atleast_1d(places))
 
     def view_rows(self, indices: ArrayLike, view: ArrayLike) -> torch.Tensor:
-        """Read a view (B,), or one for all, of videos (B,) -> (B, T, D) float32, or `DataError`."""
+        """Read a view (B,), or one for all, of videos (B,) -> (B, T, D) float32, or `DataError`.
+
+        >>> with h5py.File("films.h5", "w") as file:
+        ...     file["feats"] = np.zeros((4, 5, 3), "float32")
+        ...     file["views"] = np.ones((4, 2, 5, 3), "float32")  # two of each video
+        ...
+        >>> FeatureSet("films.h5").view_rows([0, 3], view=[1, 0]).shape
+        torch.Size([2, 5, 3])
+        """
         if self.views is None:
             raise DataError(f"{self.paths[0]}: has no `views`; `num_views` tells whether it has.")
         return _finite(self.views, *np.broadcast_arrays(np.atleast_1d(indices), view))
 
     def pictures(self, indices: ArrayLike) -> np.ndarray:
-        """Draw videos (B,) -> (B, T, h, w[, 3]) uint8: thumbnails, or features as 16 x 16 cells."""
+        """Draw videos (B,) -> (B, T, h, w[, 3]) uint8: thumbnails, or features as 16 x 16 cells.
+
+        >>> from vidhash_lab import open_dataset
+        >>> open_dataset("digit-stories-mini").train.pictures([3, 1]).shape
+        (2, 25, 32, 32)
+        """
         if self.thumbnails is not None:
             return self.thumbnails[np.atleast_1d(indices)]
         cells = torch.nn.functional.adaptive_avg_pool1d(self.rows(indices), 256)
@@ -165,12 +218,24 @@ class FeatureSet:
         return (cells * 64).clamp(0, 255).byte().unflatten(2, (16, 16)).numpy()
 
     def batches(self, batch_size: int = 256) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield (indices, frames) over the whole set in order, read one batch ahead."""
+        """Yield (indices, frames) over the whole set in order, read one batch ahead.
+
+        >>> from vidhash_lab import open_dataset
+        >>> videos = open_dataset("digit-stories-mini").database  # 300
+        >>> [tuple(frames.shape) for indices, frames in videos.batches(batch_size=200)]
+        [(200, 25, 128), (100, 25, 128)]
+        """
         blocks = torch.arange(len(self)).split(batch_size)
         return prefetch((indices, self.rows(indices)) for indices in blocks)
 
     def fingerprint(self) -> str:
-        """Tell features and views, by samples, from any others but copies -> 16 hex digits."""
+        """Tell features and views, by samples, from any others but copies -> 16 hex digits.
+
+        >>> from vidhash_lab import open_dataset
+        >>> data = open_dataset("digit-stories-mini")
+        >>> data.train.fingerprint() == data.query.fingerprint()
+        False
+        """
         digest = hashlib.sha256()
         for rows in (self.features, self.views):
             if rows is None:
@@ -186,7 +251,11 @@ class FeatureSet:
         return digest.hexdigest()[:16]
 
     def validate(self) -> None:
-        """Read everything once: non-finite values are a `DataError`, all-zero videos a warning."""
+        """Read everything once: non-finite values are a `DataError`, all-zero videos a warning.
+
+        >>> from vidhash_lab import open_dataset
+        >>> open_dataset("digit-stories-mini").query.validate()
+        """
         for view in [None, *range(self.num_views)]:
             rows = self.features if view is None else self.views
             bad, zeros = odd_videos(rows, view)
@@ -247,6 +316,9 @@ def prefetch(iterable: Iterable, depth: int = 2) -> Iterator:
     """Yield the items of an iterable, drawn by one background thread up to `depth` ahead.
 
     Torch uses one core there: a second team of workers costs a training a quarter of its speed.
+
+    >>> list(prefetch(number**2 for number in range(4)))
+    [0, 1, 4, 9]
     """
     iterator, end = iter(iterable), object()
     with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as executor:
@@ -269,7 +341,15 @@ def _finite(rows, indices, *view):
 def odd_videos(
     rows: Rows, view: int | None = None, title: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read everything -> videos with non-finite values, all-zero ones; a `title` shows a bar."""
+    """Read everything -> videos with non-finite values, all-zero ones; a `title` shows a bar.
+
+    >>> with h5py.File("films.h5", "w") as file:
+    ...     file["feats"] = np.stack([np.full((5, 3), value, "f4") for value in (1, np.nan, 0)])
+    ...
+    >>> broken, empty = odd_videos(FeatureSet("films.h5").features)
+    >>> broken.tolist(), empty.tolist()
+    ([1], [2])
+    """
     zeros, bad = [], []
     blocks = np.split(np.arange(len(rows)), range(256, len(rows), 256))
     for indices in tqdm(blocks, desc=title, disable=title is None, leave=False):
@@ -289,7 +369,13 @@ def _refuse(rows, bad):
 
 @dataclass(frozen=True)
 class VideoDataset:
-    """A training set to learn from, a database to search, and the queries that search it."""
+    """A training set to learn from, a database to search, and the queries that search it.
+
+    >>> from vidhash_lab import open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> len(data.train), len(data.database), len(data.query)
+    (600, 300, 60)
+    """
 
     name: str
     train: FeatureSet
@@ -308,21 +394,41 @@ class VideoDataset:
 
     @property
     def num_frames(self) -> int:
-        """T, frames per video."""
+        """T, frames per video.
+
+        >>> from vidhash_lab import open_dataset
+        >>> open_dataset("digit-stories-mini").num_frames
+        25
+        """
         return self.train.num_frames
 
     @property
     def feature_dim(self) -> int:
-        """D, width of a frame's features."""
+        """D, width of a frame's features.
+
+        >>> from vidhash_lab import open_dataset
+        >>> open_dataset("digit-stories-mini").feature_dim
+        128
+        """
         return self.train.feature_dim
 
     @property
     def self_query(self) -> bool:
-        """Whether the query set is the database, so that every query finds itself."""
+        """Whether the query set is the database, so that every query finds itself.
+
+        >>> from vidhash_lab import open_dataset
+        >>> open_dataset("digit-stories-mini").self_query
+        False
+        """
         return self.query is self.database
 
     def fingerprint(self) -> str:
-        """Tell this data set from any other by features, views and labels of all -> 16 digits."""
+        """Tell this data set from any other by features, views and labels of all -> 16 digits.
+
+        >>> from vidhash_lab import open_dataset
+        >>> len(open_dataset("digit-stories-mini").fingerprint())
+        16
+        """
         digest = hashlib.sha256()
         for part in (self.train, self.database, self.query):
             labels = b"" if part.labels is None else np.packbits(part.labels).tobytes()
@@ -330,6 +436,12 @@ class VideoDataset:
         return digest.hexdigest()[:16]
 
     def validate(self) -> None:
-        """Read every set once; see `FeatureSet.validate`."""
+        """Read every set once; see `FeatureSet.validate`.
+
+        >>> with h5py.File("films.h5", "w") as file:
+        ...     file["feats"] = np.ones((4, 25, 128), "float32")
+        ...
+        >>> VideoDataset("films", *[FeatureSet("films.h5")] * 3).validate()
+        """
         for feature_set in dict.fromkeys((self.train, self.database, self.query)):
             feature_set.validate()

@@ -23,12 +23,22 @@ SAID_OF_DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW}  # other numbers are the 
 
 
 class DataError(ValueError):
-    """A data file does not hold what it should; the message names file, key or row."""
+    """A data file does not hold what it should; the message names file, key or row.
+
+    >>> issubclass(DataError, ValueError)
+    True
+    """
 
 
 @contextlib.contextmanager
 def refusing_damage(path: PathLike, what: str = "not an HDF5 file") -> Iterator[None]:
-    """Turn what a reader raises at damage, not at the system's trouble, into a `DataError`."""
+    """Turn what a reader raises at damage, not at the system's trouble, into a `DataError`.
+
+    >>> with refusing_damage("films.h5"):
+    ...     raise KeyError("feats")
+    Traceback (most recent call last):
+    vidhash_lab.data.files.DataError: films.h5: not an HDF5 file, damaged or cut short ...
+    """
     try:
         yield
     except (DataError, MemoryError):
@@ -41,7 +51,14 @@ def refusing_damage(path: PathLike, what: str = "not an HDF5 file") -> Iterator[
 
 
 def has_key(path: PathLike, key: str) -> bool:
-    """Tell whether the HDF5 file at `path` holds `key`, be it a link that leads nowhere."""
+    """Tell whether the HDF5 file at `path` holds `key`, be it a link that leads nowhere.
+
+    >>> with h5py.File("films.h5", "w") as file:
+    ...     file["feats"] = [0.0]
+    ...
+    >>> has_key("films.h5", "feats"), has_key("films.h5", "labels")
+    (True, False)
+    """
     with refusing_damage(path), h5py.File(path) as file:
         return file.id.links.exists(key.encode())
 
@@ -50,6 +67,12 @@ def own(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset | None:
     """Return what an HDF5 file itself holds as `key`, or None; links are a `DataError`.
 
     Of virtual data sets, those pass whose rows all lie in the same file.
+
+    >>> with h5py.File("films.h5", "w") as file:
+    ...     file["feats"] = [0.0]
+    ...     own(file, "feats").shape, own(file, "labels")
+    ...
+    ((1,), None)
     """
     links, name = group.id.links, key.encode()
     if not links.exists(name):
@@ -66,7 +89,14 @@ def own(group: h5py.Group, key: str) -> h5py.Group | h5py.Dataset | None:
 
 @contextlib.contextmanager
 def written_whole(path: PathLike, sealed: bool = False) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to; seal it if asked to, rename it if whole."""
+    """Give a temporary name beside `path` to write to; seal it if asked to, rename it if whole.
+
+    >>> with written_whole("notes.txt") as temporary:
+    ...     length = temporary.write_text("whole or not at all")
+    ...
+    >>> Path("notes.txt").read_text()
+    'whole or not at all'
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_unfinished(path)
@@ -108,6 +138,12 @@ def new_hdf5(path: PathLike) -> Iterator[h5py.File]:
 
     HDF5 must not meet an error of the disk: it leaves data sets that are half closed, and ends the
     process (a segmentation fault) when the next file is closed, whichever that is.
+
+    >>> with new_hdf5("films.h5") as file:
+    ...     file["feats"] = [1.0, 2.0]
+    ...
+    >>> has_key("films.h5", "feats")
+    True
     """
     with _Patient(path, "w+") as disk:
         try:
@@ -122,12 +158,18 @@ def unfinished(path: Path) -> str:
     """Begin the temporary name of a file or folder; the number of its process ends it.
 
     The machine is named: on a disk that several share, a number alone says nothing of another's.
+
+    >>> unfinished(Path("films.h5")) in Path(f"{unfinished(Path('films.h5'))}1").name
+    True
     """
     return f".{path.name}.{platform.node()}."
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what killed processes of this machine left of a file or folder."""
+    """Remove what killed processes of this machine left of a file or folder.
+
+    >>> remove_unfinished(Path("films.h5"))  # nothing was left: nothing happens
+    """
     for left in path.parent.glob(f"{glob.escape(unfinished(path))}*"):
         if left.suffix[1:].isdecimal() and not _is_running(int(left.suffix[1:])):
             if left.is_dir():
@@ -137,13 +179,24 @@ def remove_unfinished(path: Path) -> None:
 
 
 def seal(path: PathLike) -> None:
-    """Append its checksum to a finished file of the kit's own: 32 bytes that HDF5 does not mind."""
+    """Append its checksum to a finished file of the kit's own: 32 bytes that HDF5 does not mind.
+
+    >>> size = Path("notes.txt").write_text("what was written")
+    >>> seal("notes.txt")
+    >>> Path("notes.txt").stat().st_size - size
+    32
+    """
     with open(path, "r+b") as file:
         file.write(SEAL + b"%08x" % _checksum(file, os.path.getsize(path)))
 
 
 def check_seal(path: PathLike) -> None:
-    """Read a sealed file whole; raise `DataError` if it is not what was sealed, or not sealed."""
+    """Read a sealed file whole; raise `DataError` if it is not what was sealed, or not sealed.
+
+    >>> size = Path("notes.txt").write_text("what was written")
+    >>> seal("notes.txt")
+    >>> check_seal("notes.txt")
+    """
     with open(path, "rb") as file:
         found = _checksum(file, os.path.getsize(path) - SEAL_BYTES)
         end = file.read()

@@ -9,7 +9,10 @@ from vidhash_lab.data.files import DataError
 
 
 def check_columns(matrices: Iterable[tuple[Path, str, np.ndarray | None]], hint: str = "") -> None:
-    """Refuse label matrices, each (file, key, (N, C) or None), unless their C are the same."""
+    """Refuse label matrices, each (file, key, (N, C) or None), unless their C are the same.
+
+    >>> check_columns([(Path("a.h5"), "labels", np.eye(3)), (Path("b.h5"), "labels", np.eye(3))])
+    """
     known = [(path, key, labels.shape[1]) for path, key, labels in matrices if labels is not None]
     for path, key, columns in known:
         first, its_key, wanted = known[0]
@@ -21,7 +24,11 @@ def check_columns(matrices: Iterable[tuple[Path, str, np.ndarray | None]], hint:
 
 
 def multi_hot(labels: np.ndarray, key: str, where: Callable[[int], str]) -> np.ndarray:
-    """Return labels (N, C) as bool, or raise `DataError`; `where` names a row for the message."""
+    """Return labels (N, C) as bool, or raise `DataError`; `where` names a row for the message.
+
+    >>> multi_hot(np.array([[1, 0], [1, 1]]), "labels", lambda row: f"row {row}").tolist()
+    [[True, False], [True, True]]
+    """
     wrong = (labels != 0) & (labels != 1)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
@@ -34,7 +41,11 @@ def multi_hot(labels: np.ndarray, key: str, where: Callable[[int], str]) -> np.n
 
 
 def one_hot(numbers: np.ndarray, classes: int, key: str, where: Callable[[int], str]) -> np.ndarray:
-    """Make labels (N, classes) bool of class numbers 0 to classes - 1, (N,) or (N, 1)."""
+    """Make labels (N, classes) bool of class numbers 0 to classes - 1, (N,) or (N, 1).
+
+    >>> one_hot(np.array([2, 0]), 3, "labels", lambda row: f"row {row}").tolist()
+    [[False, False, True], [True, False, False]]
+    """
     if numbers.size != len(numbers):
         raise DataError(f"{where(0)}: `{key}` are {numbers.shape}; expected one class number each.")
     labels = numbers.reshape(-1, 1) == np.arange(classes)

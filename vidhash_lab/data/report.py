@@ -18,7 +18,17 @@ from vidhash_lab.data.released.sets import PUBLISHED_SETS, differences
 
 
 class FolderReport:
-    """Lines about one data set: what is there, what to know (!), what is wrong (WRONG)."""
+    """Lines about one data set: what is there, what to know (!), what is wrong (WRONG).
+
+    >>> lines = FolderReport("films", print)
+    <BLANKLINE>
+    films
+    >>> lines.note("two rows are all zeros")
+      ! two rows are all zeros
+    >>> lines.verdict("can be worked with")
+      => films: can be worked with.
+    True
+    """
 
     def __init__(self, title, say):
         self.title, self._say, self.errors = title, say, 0
@@ -28,16 +38,34 @@ class FolderReport:
         self._say(f"  {text}")
 
     def note(self, text):
-        """Say what one should know, though the data set can be worked with."""
+        """Say what one should know, though the data set can be worked with.
+
+        >>> FolderReport("films", print).note("two rows are all zeros")
+        <BLANKLINE>
+        films
+          ! two rows are all zeros
+        """
         self.line(f"! {text}")
 
     def wrong(self, error):
-        """Say what must be mended: text or an exception."""
+        """Say what must be mended: text or an exception.
+
+        >>> FolderReport("films", print).wrong("no `feats`")
+        <BLANKLINE>
+        films
+          WRONG no `feats`
+        """
         self.errors += 1
         self._say(f"  WRONG {error}")
 
     def attempt(self, action, *arguments, **options):
-        """Return what an action returns; if it raises, say so and return None."""
+        """Return what an action returns; if it raises, say so and return None.
+
+        >>> FolderReport("films", print).attempt(int, "12")
+        <BLANKLINE>
+        films
+        12
+        """
         try:
             return action(*arguments, **options)
         except Exception as error:  # a damaged file may raise anything; the next file still counts
@@ -45,14 +73,28 @@ class FolderReport:
             self.wrong(error if known else f"{type(error).__name__}: {error}")
 
     def verdict(self, good):
-        """Say in a line how the data set stands, `good` if nothing is wrong -> whether it is so."""
+        """Say in a line how the data set stands, `good` if nothing is wrong -> whether it is so.
+
+        >>> FolderReport("films", print).verdict("can be worked with")
+        <BLANKLINE>
+        films
+          => films: can be worked with.
+        True
+        """
         bad = f"cannot be worked with as it is; things that are wrong: {self.errors}"
         self.line(f"=> {self.title}: {bad if self.errors else good}.")
         return not self.errors
 
 
 def report(path: str | Path, say: Callable[[str], None] = print) -> bool:
-    """Examine a data set, or a folder of such, reading all of it once -> whether all is well."""
+    """Examine a data set, or a folder of such, reading all of it once -> whether all is well.
+
+    >>> with h5py.File("films.h5", "w") as file:
+    ...     file["feats"] = np.ones((4, 25, 128), "float32")
+    ...
+    >>> report("films.h5", say=lambda line: None)
+    True
+    """
     path = Path(path)
     try:
         folders = [path] if _kinds(path) else []

@@ -31,7 +31,17 @@ Paths = PathLike | Iterable[PathLike]
 
 
 def mapped_rows(path, dataset):
-    """Read rows of a contiguous, uncompressed HDF5 data set: copies out of a memory map."""
+    """Read rows of a contiguous, uncompressed HDF5 data set: copies out of a memory map.
+
+    >>> with h5py.File("films.h5", "w") as file:
+    ...     file["feats"] = np.arange(6.0).reshape(3, 2)
+    ...
+    >>> with h5py.File("films.h5") as file:
+    ...     read = mapped_rows("films.h5", file["feats"])
+    ...
+    >>> read([np.array([2, 0])]).tolist()
+    [[4.0, 5.0], [0.0, 1.0]]
+    """
     mapped = np.memmap(path, dataset.dtype, "r", dataset.id.get_offset(), dataset.shape)
     array = np.asarray(mapped)
 
@@ -54,7 +64,15 @@ def mapped_rows(path, dataset):
 
 
 def block_rows(path, dataset):
-    """Read rows of a chunked or compressed HDF5 data set: each touched block once, in order."""
+    """Read rows of a chunked or compressed HDF5 data set: each touched block once, in order.
+
+    >>> with h5py.File("films.h5", "w") as file:
+    ...     data = np.arange(6.0).reshape(3, 2)
+    ...     read = block_rows("films.h5", file.create_dataset("feats", data=data, chunks=(2, 2)))
+    ...     read([np.array([2, 0])]).tolist()
+    ...
+    [[4.0, 5.0], [0.0, 1.0]]
+    """
     chunk, columns, *_ = dataset.chunks or (1, 1)
     row_bytes = max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:]))
     sizes = chunk * max(1, BLOCK_BYTES // (row_bytes * chunk)), columns
@@ -83,6 +101,13 @@ class Rows:
     `rows[indices, columns]` gives one column of each row. Of a `block` (a, b), these are the files'
     rows a to b - 1, while `whole` is the shape (N, ...) of all. Files that do not fit are a
     `DataError`.
+
+    >>> with h5py.File("films.h5", "w") as file:
+    ...     file["feats"] = np.arange(24.0, dtype="f4").reshape(4, 3, 2)
+    ...
+    >>> rows = Rows("films.h5", "feats")
+    >>> rows.shape, rows[[2, 0]].shape, rows[1, 2].tolist()
+    ((4, 3, 2), (2, 3, 2), [10.0, 11.0])
     """
 
     def __init__(
@@ -139,7 +164,14 @@ class Rows:
         return out
 
     def block(self, start: int, stop: int) -> "Rows":
-        """Give rows `start` to `stop` - 1 as an array of their own, over the same open files."""
+        """Give rows `start` to `stop` - 1 as an array of their own, over the same open files.
+
+        >>> with h5py.File("films.h5", "w") as file:
+        ...     file["feats"] = np.zeros((4, 3, 2), "f4")
+        ...
+        >>> Rows("films.h5", "feats").block(1, 3).shape
+        (2, 3, 2)
+        """
         part = copy.copy(self)
         part.first, part.shape = self.first + start, (stop - start, *self.whole[1:])
         if self._whole is not None:
@@ -157,7 +189,14 @@ class Rows:
         return wanted.astype(np.int64)
 
     def where(self, index: int) -> str:
-        """Name the file and the row in it of one index, for messages."""
+        """Name the file and the row in it of one index, for messages.
+
+        >>> with h5py.File("films.h5", "w") as file:
+        ...     file["feats"] = np.zeros((4, 3, 2), "f4")
+        ...
+        >>> Rows("films.h5", "feats").where(2)
+        'films.h5, row 2'
+        """
         index = index + self.first
         part = int(np.searchsorted(self._starts, index, side="right") - 1)
         return f"{self.paths[part]}, row {index - self._starts[part]}"

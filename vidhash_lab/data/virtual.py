@@ -15,7 +15,14 @@ MOST_LEVELS = 4
 
 
 def is_whole(dataset: h5py.Dataset, levels: int = MOST_LEVELS) -> bool:
-    """Whether all rows of a data set, virtual or not, lie in its own file."""
+    """Whether all rows of a data set, virtual or not, lie in its own file.
+
+    >>> with h5py.File("films.h5", "w") as file:
+    ...     file["feats"] = [1.0]
+    ...     is_whole(file["feats"])
+    ...
+    True
+    """
     if not dataset.is_virtual:
         return dataset.external is None
     parts = dataset.virtual_sources()

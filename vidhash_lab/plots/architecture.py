@@ -16,6 +16,11 @@ def traced(model: nn.Module, run: Callable[[], object], parts: Mapping[str, str]
 
     `parts` {module name: words}. A part that is called again in the same run is noted once.
     ValueError for a part that `run` does not call.
+
+    >>> layers = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    >>> import torch
+    >>> traced(layers, lambda: layers(torch.zeros(5, 4)), {"0": "embed", "1": "to bits"})
+    [('embed', '(5, 3)'), ('to bits', '(5, 2)')]
     """
     steps, hooks = {}, []
 
@@ -40,7 +45,13 @@ def traced(model: nn.Module, run: Callable[[], object], parts: Mapping[str, str]
 def architectures(
     columns: Mapping[str, Sequence[Step]], losses: Mapping[str, Sequence[str]]
 ) -> Figure:
-    """Draw {method: steps from top to bottom} side by side, the losses below each."""
+    """Draw {method: steps from top to bottom} side by side, the losses below each.
+
+    >>> steps = [("embed", "(5, 3)"), ("to bits", "(5, 2)")]
+    >>> figure = architectures({"Mine": steps}, losses={"Mine": ["contrastive"]})
+    >>> len(figure.axes)
+    1
+    """
     tallest = max(map(len, columns.values()))
     figure = new_figure(0.62 * (tallest + 1) + 0.6)
     axes = figure.subplots(1, len(columns), squeeze=False)[0]

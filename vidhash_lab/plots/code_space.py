@@ -26,7 +26,11 @@ MARKERS = "osD^vP"  # groups are told apart by shape as well as by colour
 
 
 def code_rows(packed: np.ndarray, labels: Sequence[str] | None = None) -> Figure:
-    """Draw packed codes (N, K/8) as rows of bits, dark = +1; `labels` (N,) name the rows."""
+    """Draw packed codes (N, K/8) as rows of bits, dark = +1; `labels` (N,) name the rows.
+
+    >>> len(code_rows(np.array([[240], [15]], np.uint8), ["calm", "wild"]).axes)
+    1
+    """
     bits = np.unpackbits(packed, axis=1)
     figure, (axis,) = new_panels(0.6 + 0.24 * len(bits))
     axis.imshow(1 - bits, cmap="gray", aspect="auto", interpolation="nearest", vmin=-0.2, vmax=1)
@@ -49,6 +53,10 @@ def code_maps(
 
     `groups` {name: (N,) bool} have a colour, a shape and a name each; others are grey. `notes`
     {title: text} stands under a title. ValueError for more groups than can be told apart.
+
+    >>> places = np.random.default_rng(0).random((20, 2))
+    >>> len(code_maps({"ITQ": places, "LSH": places}, {"first": np.arange(20) < 5}).axes)
+    2
     """
     if len(groups) > len(MARKERS):
         raise ValueError(f"{len(groups)} groups; {len(MARKERS)} can be told apart, choose some")
@@ -92,7 +100,12 @@ def _name_groups(axis, names, extent):
 
 
 def bit_balance(uses: Mapping[str, BitUse]) -> Figure:
-    """Draw balance and correlation of the bits of several methods, {title: BitUse}, in columns."""
+    """Draw balance and correlation of the bits of several methods, {title: BitUse}, in columns.
+
+    >>> from vidhash_lab.retrieval.code_space import bit_use
+    >>> codes = np.random.default_rng(0).integers(0, 256, (50, 2), np.uint8)
+    >>> figure = bit_balance({"random": bit_use(codes)})
+    """
     figure = new_figure(5.2)
     above, below = figure.subplots(2, len(uses), squeeze=False, height_ratios=[1, 1.7])
     for column, (title, use) in enumerate(uses.items()):
@@ -121,6 +134,10 @@ def distance_histograms(
     """Draw {title: (together (K+1,), others (K+1,))} as shares of the pairs of each, in columns.
 
     A kind without a single pair is left out; the lines are the means.
+
+    >>> figure = distance_histograms({"ITQ": (np.array([4, 2, 0]), np.array([1, 2, 5]))})
+    >>> figure.axes[0].get_title()
+    'ITQ'
     """
     figure, axes = new_panels(3.4, len(counts), sharex=True, sharey=True)
     for axis, (title, kinds) in zip(axes, counts.items()):
@@ -149,6 +166,10 @@ def hash_centres(
 
     Above how far any two of them lie apart, below their inner product over the similarity (C, C)
     of their clusters. `notes` {title: text} stands under a title.
+
+    >>> centres = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [-1, -1, 1, 1]])
+    >>> len(hash_centres({"Hadamard": centres}, np.eye(3)).axes)
+    2
     """
     pairs = np.triu_indices(len(similarity), 1)
     figure = new_figure(5.4)

@@ -12,7 +12,12 @@ Lines = Mapping[str, tuple[ArrayLike, ArrayLike]]  # {label: (x, y)}
 
 
 def curves(panels: Mapping[str, Lines], *, xlabel: str, ylabel: str = "") -> Figure:
-    """Draw panels {title: {label: (x, y)}} side by side; a label looks the same in all of them."""
+    """Draw panels {title: {label: (x, y)}} side by side; a label looks the same in all of them.
+
+    >>> figure = curves({"sign": {"tanh": ([-1, 0, 1], [-0.8, 0, 0.8])}}, xlabel="x")
+    >>> figure.axes[0].get_xlabel()
+    'x'
+    """
     figure, axes = new_panels(3.4, len(panels))
     labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
     looks = line_looks(labels)
@@ -42,6 +47,10 @@ def pulled_points(
 
     Arrows are scaled alike within a panel, the longest to a third of its width. `names` (P,) stand
     beside the points; `circle` draws the unit circle, on which normalised codes lie.
+
+    >>> points, arrows = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[0.0, 0.5], [0.5, 0.0]])
+    >>> len(pulled_points({"contrastive": (points, arrows)}, [0, 1], circle=True).axes)
+    1
     """
     figure, axes = new_panels(4.0, len(panels), note)
     for axis, (title, (points, arrows)) in zip(axes, panels.items()):

@@ -21,6 +21,11 @@ def agreement(
     """Draw ours (P,) over published (P,), bars of what ties could make (P, 2), coloured by group.
 
     ValueError where there is no number.
+
+    >>> bounds = [(0.3, 0.4), (0.5, 0.6)]
+    >>> figure = agreement([0.4, 0.5], [0.35, 0.55], bounds, ["ConMH", "BTH"], metric="mAP@20")
+    >>> len(figure.axes)
+    1
     """
     published, ours, bounds = map(np.asarray, (published, ours, bounds))
     if not len(ours):

@@ -23,6 +23,12 @@ def precision_recall(
 
     What `shaded` names gets a band from worst to best ties. ValueError for results of different
     protocols, and for a band of "stable" ties.
+
+    >>> from vidhash_lab import evaluate
+    >>> codes, labels = np.array([[0], [1], [255]], np.uint8), np.eye(2, dtype=bool)[[0, 0, 1]]
+    >>> found = evaluate(codes, codes, labels, labels, k=1)
+    >>> len(precision_recall({"8 bits": {"mine": found}}, shaded=["mine"]).axes)
+    1
     """
     figure, axes = new_panels(3.9, len(panels), sharex=True, sharey=True)
     looks = line_looks(dict.fromkeys(label for results in panels.values() for label in results))
@@ -39,7 +45,13 @@ def precision_recall(
 
 
 def radius_curves(curves: Mapping[str, Evaluation]) -> Figure:
-    """Draw mean precision, recall, empty queries by radius; ValueError for different protocols."""
+    """Draw mean precision, recall, empty queries by radius; ValueError for different protocols.
+
+    >>> from vidhash_lab import evaluate
+    >>> codes, labels = np.array([[0], [1], [255]], np.uint8), np.eye(2, dtype=bool)[[0, 0, 1]]
+    >>> len(radius_curves({"mine": evaluate(codes, codes, labels, labels, k=1)}).axes)
+    3
+    """
     figure, axes = new_panels(3.3, 3, sharex=True, sharey=True)
     names = ("precision_macro", "recall_macro", "empty")
     radii, looks = {label: result.radius for label, result in curves.items()}, line_looks(curves)
@@ -61,7 +73,13 @@ def within_radius(
     distances: Sequence[int],
     relevant: Sequence[bool],
 ) -> Figure:
-    """Draw a point of a `RadiusCurve` beside a query's results (R, T, h, w), up to eight strips."""
+    """Draw a point of a `RadiusCurve` beside a query's results (R, T, h, w), up to eight strips.
+
+    >>> from vidhash_lab import evaluate
+    >>> codes, labels = np.array([[0], [1], [255]], np.uint8), np.eye(2, dtype=bool)[[0, 0, 1]]
+    >>> curve, films = evaluate(codes, codes, labels, labels, k=1).radius, np.zeros((2, 5, 8, 8))
+    >>> figure = within_radius(curve, 1, films[0], films, [0, 1], [True, True])
+    """
     figure = new_figure(4.6)
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1.75])
     axis = left.subplots()

@@ -20,6 +20,10 @@ def growth(
 
     `dashed` labels are computed, not measured, and have no points; `linear` are the ylabels whose
     axis is none of the logarithmic ones.
+
+    >>> figure = growth(("videos", "seconds", {"exact": ([10, 100], [0.1, 1.0])}))
+    >>> figure.axes[0].get_xscale()
+    'log'
     """
     figure, axes = new_panels(3.6, len(panels))
     for axis, (xlabel, ylabel, curves) in zip(axes, panels):
@@ -48,6 +52,9 @@ def recall_for_time(
     """Draw recall over time, {label: (milliseconds, recalls, probes)}, (P,) each.
 
     A level line at 1 and an upright one at `exact`, in milliseconds, are the exact search.
+
+    >>> measured = {"1,024 lists": ([0.1, 0.2], [0.8, 0.9], [1, 2])}
+    >>> figure = recall_for_time(measured, exact=1.5, xlabel="milliseconds a query")
     """
     figure, (axis,) = new_panels(4)
     for (label, (times, recalls, probes)), colour in zip(curves.items(), COLOURS):
@@ -67,7 +74,11 @@ def recall_for_time(
 def memory_over_time(
     curves: Curves, *, ylabel: str, levels: Mapping[str, float] | None = None, note: str = ""
 ) -> Figure:
-    """Draw memory over seconds, {label: (seconds, megabytes)}; `levels` become level lines."""
+    """Draw memory over seconds, {label: (seconds, megabytes)}; `levels` become level lines.
+
+    >>> run = {"training": ([0, 1], [200, 210])}
+    >>> figure = memory_over_time(run, ylabel="MB", levels={"all features": 900})
+    """
     figure, (axis,) = new_panels(3.4)
     for (label, (seconds, memory)), colour in zip(curves.items(), COLOURS):
         axis.plot(seconds, memory, color=colour, lw=1.5, label=label)
@@ -87,6 +98,8 @@ def tasks_over_time(
     """Draw runs {title: tasks (worker, start, stop)} side by side: a bar a task, a row a worker.
 
     Seconds count from the start of a run. `killed` {title: (worker, when)} gets a red cross.
+
+    >>> figure = tasks_over_time({"two workers": [("a", 0.0, 1.0), ("b", 0.2, 0.9)]})
     """
     killed = killed or {}
     most = max(len({worker for worker, *_ in tasks}) for tasks in runs.values())
@@ -107,7 +120,11 @@ def tasks_over_time(
 
 
 def needs(panels: Mapping[str, Mapping[str, float]], *, note: str = "") -> Figure:
-    """Draw {title: {label: value}} side by side: level bars on logarithmic axes, with numbers."""
+    """Draw {title: {label: value}} side by side: level bars on logarithmic axes, with numbers.
+
+    >>> len(needs({"memory, GB": {"codes": 0.8, "features": 1600}}).axes)
+    1
+    """
     rows = list(next(iter(panels.values())))
     figure, axes = new_panels(1.1 + 0.4 * len(rows), len(panels), note, sharey=True)
     for axis, (title, values) in zip(axes, panels.items()):

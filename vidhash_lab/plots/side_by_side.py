@@ -19,6 +19,9 @@ def rankings(
     """Draw a query's strip and, below, what each method finds.
 
     `columns` {method: (results (R, T, h, w), distances (R,), relevant (R,))}.
+
+    >>> films = np.zeros((2, 5, 8, 8))
+    >>> figure = rankings(films[0], {"ITQ": (films, [0, 3], [True, False])})
     """
     rows = 1 + max(len(results) for results, _, _ in columns.values())
     figure = new_figure(0.9 + 0.42 * rows)

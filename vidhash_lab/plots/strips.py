@@ -14,7 +14,11 @@ from vidhash_lab.plots.style import BLUE, COLOURS, GREY, RED, WIDTH, finish, new
 
 
 def film_strip(frames: np.ndarray, title: str = "") -> Figure:
-    """Draw the frames of one video (T, h, w) side by side."""
+    """Draw the frames of one video (T, h, w) side by side.
+
+    >>> len(film_strip(np.zeros((5, 8, 8)), "A film of five frames").axes)
+    1
+    """
     figure, (axis,) = _strips(1)
     _draw_strip(axis, frames)
     axis.set_title(title, fontsize=11, loc="left")
@@ -27,6 +31,9 @@ def masked_views(
     """Draw a video (T, h, w) above what each view sees of it; `masked` (V, T) is True = hidden.
 
     `names` (V,) are those of the views; None numbers them.
+
+    >>> hidden = np.array([[True, False, True, False], [False, True, False, True]])
+    >>> figure = masked_views(np.zeros((4, 8, 8)), hidden)
     """
     masked = np.asarray(masked)
     rows = [frames, *(_hide(frames, hidden) for hidden in masked)]
@@ -39,6 +46,9 @@ def reconstruction(frames: np.ndarray, masked: np.ndarray, guesses: np.ndarray) 
     """Draw a video (T, h, w), the frames one view sees, and its guesses for the hidden ones.
 
     `masked` (T,) is True = hidden; guesses (T, h, w) are training frames of nearest features.
+
+    >>> hidden = np.array([True, False, True, False])
+    >>> figure = reconstruction(np.zeros((4, 8, 8)), hidden, np.ones((4, 8, 8)))
     """
     masked = np.asarray(masked)
     rows = [frames, _hide(frames, masked), _hide(guesses, ~masked)]
@@ -56,6 +66,9 @@ def query_results(
     """Draw a query's film strip (T, h, w) above its results (R, T, h, w), nearest first.
 
     distances (R,) are in bits of K; relevant (R,) bool marks right and wrong ones, None nothing.
+
+    >>> films = np.zeros((3, 5, 8, 8))
+    >>> figure = query_results(films[0], films[1:], [2, 7], [True, False], bits=64)
     """
     figure, axes = _strips(1 + len(results))
     relevant = [None] * len(results) if relevant is None else relevant
@@ -66,7 +79,10 @@ def query_results(
 def film_strips(
     videos: Sequence[np.ndarray], labels: Sequence[str], colours: Sequence[str] | None = None
 ) -> Figure:
-    """Draw videos (R, T, h, w) one below the other, labels, and boxes in `colours` (R,)."""
+    """Draw videos (R, T, h, w) one below the other, labels, and boxes in `colours` (R,).
+
+    >>> figure = film_strips(np.zeros((2, 5, 8, 8)), ["calm", "wild"])
+    """
     figure, axes = _strips(len(videos))
     for axis, frames, label, colour in zip(axes, videos, labels, colours or ["black"] * len(axes)):
         _draw_strip(axis, frames, frame=colour if colours else None)
@@ -75,7 +91,10 @@ def film_strips(
 
 
 def scenes(frames: np.ndarray, rows: Mapping[str, Sequence[int]]) -> Figure:
-    """Draw a video (T, h, w) above bars that colour its frames by scene, {label: (T,) numbers}."""
+    """Draw a video (T, h, w) above bars that colour its frames by scene, {label: (T,) numbers}.
+
+    >>> figure = scenes(np.zeros((4, 8, 8)), {"found": [0, 0, 1, 1]})
+    """
     figure = new_figure(0.6 + 0.22 * len(rows))
     figure.get_layout_engine().set(h_pad=0.02, hspace=0.02)
     bars = _below_strip(figure, frames, [0.2] * len(rows))
@@ -99,6 +118,9 @@ def cuts(
 
     Above is the strip of the frames (T, h, w) that were taken of it, at `frame_times` (T,), which
     are the dots below; a dashed line is a cut.
+
+    >>> times, changes = np.arange(6) / 2, np.array([0, 1, 1, 9, 1, 1])
+    >>> figure = cuts(np.zeros((2, 8, 8)), times[[1, 4]], times, changes, times[[3]])
     """
     figure = new_figure(2.6)
     strip, axis = figure.subplots(2, height_ratios=[WIDTH / len(frames), 1.6])
@@ -115,7 +137,10 @@ def cuts(
 
 
 def gates(frames: np.ndarray, openings: Mapping[str, np.ndarray]) -> Figure:
-    """Draw openings of gates {name: (T, H)} over time below a strip (T, h, w), channels sorted."""
+    """Draw openings of gates {name: (T, H)} over time below a strip (T, h, w), channels sorted.
+
+    >>> figure = gates(np.zeros((4, 8, 8)), {"long range": np.random.default_rng(0).random((4, 6))})
+    """
     T = len(frames)
     figure = new_figure(0.5 + 1.55 * len(openings))
     maps = _below_strip(figure, frames, [1.4] * len(openings), sharex=True)
@@ -197,7 +222,11 @@ def _draw_strip(axis, frames, frame=None, **placing):
 
 
 def draw_results(axes, query, results, texts, relevant):
-    """Draw a query's strip, then its results: the text behind ✓, ✗ or, for None, no sign."""
+    """Draw a query's strip, then its results: the text behind ✓, ✗ or, for None, no sign.
+
+    >>> films, axes = np.zeros((3, 5, 8, 8)), new_figure(2).subplots(3, 1)
+    >>> draw_results(axes, films[0], films[1:], ["2 bits", "7 bits"], [True, False])
+    """
     _draw_strip(axes[0], query, frame=GREY)
     _label(axes[0], "query")
     for axis, frames, text, is_right in zip(axes[1:], results, texts, relevant):

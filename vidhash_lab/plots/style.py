@@ -23,12 +23,21 @@ WIDTH, DPI = 10, 80  # inches and dots: 800 pixels, the width of a notebook page
 
 
 def new_figure(height):
-    """Make a figure as wide as a notebook page and `height` inches high."""
+    """Make a figure as wide as a notebook page and `height` inches high.
+
+    >>> new_figure(height=2.5).get_size_inches().tolist()[1]
+    2.5
+    """
     return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
 
 
 def new_panels(height, count=1, note="", **sharing):
-    """Make a figure with `count` axes side by side, a note below -> figure, axes (count,)."""
+    """Make a figure with `count` axes side by side, a note below -> figure, axes (count,).
+
+    >>> figure, axes = new_panels(2.5, count=2, note="64 bits")
+    >>> axes.shape
+    (2,)
+    """
     figure = new_figure(height)
     if note:
         figure.supxlabel(note, fontsize=9)
@@ -36,7 +45,11 @@ def new_panels(height, count=1, note="", **sharing):
 
 
 def method_colour(label: str, otherwise: str = INK) -> str:
-    """Return the colour of the method that `label` begins with ("CHAIN, 16 bits"), if any."""
+    """Return the colour of the method that `label` begins with ("CHAIN, 16 bits"), if any.
+
+    >>> method_colour("CHAIN, 16 bits") == method_colour("CHAIN"), method_colour("mine")
+    (True, '#404040')
+    """
     return METHOD_COLOURS.get(_first_word(label), otherwise)
 
 
@@ -45,6 +58,9 @@ def line_looks(labels: Iterable[str]) -> dict[str, dict]:
 
     A method has its colour; its second line in a figure has another dash and marker. Other labels
     share the colours that no method of the figure has.
+
+    >>> sorted(line_looks(["CHAIN", "mine"])["mine"])
+    ['color', 'ls', 'marker']
     """
     labels = list(labels)
     own = {method_colour(label, "") for label in labels}
@@ -66,7 +82,13 @@ def _first_word(label):
 
 
 def finish(axis, xlabel="", ylabel="", *, title="", note="", grid="both"):
-    """Label an axis, the protocol `note` below, and lay a grid along `grid` behind what is data."""
+    """Label an axis, the protocol `note` below, and lay a grid along `grid` behind what is data.
+
+    >>> figure, axes = new_panels(2.5)
+    >>> finish(axes[0], "bits", "mAP@20", title="ITQ")
+    >>> axes[0].get_xlabel()
+    'bits'
+    """
     axis.set_xlabel(xlabel + (f"\n{note}" if note else ""))
     axis.set_ylabel(ylabel)
     axis.set_title(title, fontsize=11)
@@ -76,6 +98,12 @@ def finish(axis, xlabel="", ylabel="", *, title="", note="", grid="both"):
 
 
 def name_rows(axis, names):
-    """Write names (R,) at the left of rows 0 to R - 1, the first at the top."""
+    """Write names (R,) at the left of rows 0 to R - 1, the first at the top.
+
+    >>> figure, axes = new_panels(2.5)
+    >>> name_rows(axes[0], ["calm", "wild"])
+    >>> [label.get_text() for label in axes[0].get_yticklabels()]
+    ['calm', 'wild']
+    """
     axis.set_yticks(range(len(names)), list(names))
     axis.set_ylim(len(names) - 0.5, -0.5)

@@ -19,7 +19,11 @@ from vidhash_lab.retrieval.metrics import Evaluation, evaluate
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one attempt scored, and by how much it leads the line to beat."""
+    """What one attempt scored, and by how much it leads the line to beat.
+
+    >>> Attempt("mine", score=0.5, difference=0.1, interval=(0.02, 0.18)).difference
+    0.1
+    """
 
     name: str
     score: float
@@ -38,6 +42,13 @@ class Challenge:
     `labels` or "fine_labels" decide what is relevant. The first half of the queries is `practice`,
     a data set whose labels are there; the second half is judged. ValueError where a set has none of
     the labels, or where the queries are the database.
+
+    >>> from vidhash_lab import ITQ, LSH, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> line, mine = (m.for_dataset(data, bits=16).prepare(data.train, seed=0) for m in (LSH, ITQ))
+    >>> challenge = Challenge(data, line)
+    >>> challenge.attempt(mine, "ITQ").difference > 0
+    True
     """
 
     def __init__(
@@ -58,11 +69,24 @@ class Challenge:
 
     @property
     def line(self) -> float:
-        """The score of the line to beat."""
+        """The score of the line to beat.
+
+        >>> from vidhash_lab import LSH, open_dataset
+        >>> data = open_dataset("digit-stories-mini")
+        >>> 0 < Challenge(data, LSH.for_dataset(data, bits=16).prepare(data.train, seed=0)).line < 1
+        True
+        """
         return self._line.map_at[self.k]
 
     def attempt(self, model: nn.Module, name: str) -> Attempt:
-        """Judge a model, once more for the count; ValueError for codes of other lengths."""
+        """Judge a model, once more for the count; ValueError for codes of other lengths.
+
+        >>> from vidhash_lab import LSH, open_dataset
+        >>> data = open_dataset("digit-stories-mini")
+        >>> line = LSH.for_dataset(data, bits=16).prepare(data.train, seed=0)
+        >>> Challenge(data, line).attempt(line, "the line itself").difference
+        0.0
+        """
         if model.config.bits != self.bits:
             raise ValueError(f"{name} has {model.config.bits} bits, the line to beat {self.bits}")
         judged = self._judged(model)
@@ -74,6 +98,14 @@ class Challenge:
         """The lead that the best of as many attempts has by luck, were all as good as the line.
 
         The mean of the largest of so many normal draws, of the attempts' mean standard error.
+
+        >>> from vidhash_lab import LSH, open_dataset
+        >>> data = open_dataset("digit-stories-mini")
+        >>> line, other = (LSH.for_dataset(data, bits=16).prepare(data.train, s) for s in (0, 1))
+        >>> challenge = Challenge(data, line)
+        >>> attempts = [challenge.attempt(other, f"try {number}") for number in range(3)]
+        >>> challenge.luck() > 0
+        True
         """
         if not self.attempts:
             return 0.0

@@ -39,6 +39,12 @@ def check_cluster(client: "Client", what: str, task_bytes: int, kept_bytes: int 
     That is `kept_bytes` once and `task_bytes` a thread, beside the libraries and what dask holds.
     ImportError without dask, TypeError for what is no client, RuntimeError without any worker, and
     MemoryError, with the numbers, for a worker that is too small.
+
+    >>> from distributed import Client
+    >>> with Client(processes=False, threads_per_worker=2, dashboard_address=None) as client:
+    ...     check_cluster(client, "a search", task_bytes=1000)
+    ...
+    [2]
     """
     try:
         from distributed import Client
@@ -67,7 +73,14 @@ def check_cluster(client: "Client", what: str, task_bytes: int, kept_bytes: int 
 
 
 def submit(client: "Client", function: Callable, *given: object) -> "Future":
-    """Make a task of its own; what it is given stays with the scheduler while it may be needed."""
+    """Make a task of its own; what it is given stays with the scheduler while it may be needed.
+
+    >>> from distributed import Client
+    >>> with Client(processes=False, dashboard_address=None) as client:
+    ...     submit(client, pow, 2, 10).result()
+    ...
+    1024
+    """
     import dask
 
     # dask warns of large tasks; these are so large on purpose: scattered data die with a worker.
@@ -78,7 +91,16 @@ def submit(client: "Client", function: Callable, *given: object) -> "Future":
 def completed(
     client: "Client", tasks: Iterable[tuple[Label, "Future"]], ahead: int
 ) -> Iterator[tuple[Label, object]]:
-    """Draw tasks, `ahead` of them at a time, and yield (label, result) as they end."""
+    """Draw tasks, `ahead` of them at a time, and yield (label, result) as they end.
+
+    >>> from distributed import Client
+    >>> with Client(processes=False, dashboard_address=None) as client:
+    ...     tasks = ((number, submit(client, pow, number, 2)) for number in range(3))
+    ...     found = sorted(completed(client, tasks, ahead=2))
+    ...
+    >>> found
+    [(0, 0), (1, 1), (2, 4)]
+    """
     from distributed import as_completed
 
     tasks, running, ended = iter(tasks), {}, as_completed(loop=client.loop)
@@ -135,6 +157,15 @@ def count_distances(
     """Do what `hamming.count_distances` does, on workers: words (Q, …), (N, …) -> two (Q, K+1).
 
     Counts of blocks are added up: whatever the cut, the sum is the same.
+
+    >>> from distributed import Client
+    >>> from vidhash_lab.retrieval.hamming import checked_words
+    >>> codes, labels = np.array([[0], [255]], np.uint8), np.eye(2, dtype=bool)
+    >>> with Client(processes=False, n_workers=1, dashboard_address=None) as client:
+    ...     total, relevant = count_distances(client, *checked_words(codes, codes, labels, labels))
+    ...
+    >>> total.tolist()
+    [[1, 0, 0, 0, 0, 0, 0, 0, 1], [1, 0, 0, 0, 0, 0, 0, 0, 1]]
     """
     threads = sum(check_cluster(client, "evaluate", task_bytes=6 * BLOCK_BYTES))
     item_rows = max(1, BLOCK_BYTES // (codes[:1].nbytes + labels[:1].nbytes))
@@ -179,6 +210,14 @@ class ShardedIndex:
 
     Raises ValueError, `DataError` and FileNotFoundError for codes that do not fit, and what
     `check_cluster` raises; each worker needs room for its shard, and for that of another.
+
+    >>> from distributed import Client
+    >>> codes = np.array([[0], [1], [255]], np.uint8)
+    >>> with Client(processes=False, n_workers=1, dashboard_address=None) as client:
+    ...     distances, ids = ShardedIndex(codes, client).search(codes[:1], k=2)
+    ...
+    >>> ids.tolist()
+    [[0, 1]]
     """
 
     def __init__(self, codes: np.ndarray | PathLike | Sequence[PathLike], client: "Client"):
@@ -202,6 +241,14 @@ class ShardedIndex:
         """Find the k nearest of (Q, K/8) codes -> distances (Q, k) int32, ids (Q, k) int64.
 
         By distance, then id. ValueError for k outside 1..N or another width.
+
+        >>> from distributed import Client
+        >>> codes = np.array([[0], [1], [255]], np.uint8)
+        >>> with Client(processes=False, n_workers=1, dashboard_address=None) as client:
+        ...     distances, ids = ShardedIndex(codes, client).search(codes[:1], k=2)
+        ...
+        >>> distances.tolist()
+        [[0, 1]]
         """
         query_codes = hamming.check_codes("query", query_codes)
         if query_codes.shape[1] != self._width:

@@ -24,6 +24,10 @@ class BitUse:
     `balance` (K,) is the mean of each bit in {-1, +1}: 0 is best, a bit of ±1 says nothing.
     `entropy` (K,) is each bit's own, in bits. `correlation` (K, K) is 0 where a bit is constant.
     `distinct` counts different codes, `largest` the videos that share the most common one.
+
+    >>> use = bit_use(np.array([[255], [0], [255]], np.uint8))
+    >>> use.distinct, use.largest, use.balance.round(2)[0].item()
+    (2, 2, 0.33)
     """
 
     balance: np.ndarray
@@ -34,13 +38,21 @@ class BitUse:
 
     @property
     def redundancy(self) -> float:
-        """Root mean square correlation of two different bits."""
+        """Root mean square correlation of two different bits.
+
+        >>> round(bit_use(np.array([[255], [0]], np.uint8)).redundancy, 3)  # all say the same
+        1.0
+        """
         off_diagonal = self.correlation[~np.eye(len(self.balance), dtype=bool)]
         return float(np.sqrt((off_diagonal**2).mean()))
 
 
 def bit_use(codes: np.ndarray) -> BitUse:
-    """Measure how packed codes (N, K/8) use their bits."""
+    """Measure how packed codes (N, K/8) use their bits.
+
+    >>> bit_use(np.array([[240], [15]], np.uint8)).entropy.tolist()
+    [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    """
     bits = unpack(check_codes("these", codes)).astype(np.float64)  # (N, K) in {-1, +1}
     balance = bits.mean(axis=0)
     share = np.stack([(1 + balance) / 2, (1 - balance) / 2])
@@ -54,13 +66,24 @@ def bit_use(codes: np.ndarray) -> BitUse:
 
 
 def purity(codes: np.ndarray, labels: np.ndarray, k: int = 10) -> float:
-    """Mean share of the k nearest, 1..N-1, that share a label, expected over orders of ties."""
+    """Mean share of the k nearest, 1..N-1, that share a label, expected over orders of ties.
+
+    >>> codes = np.array([[0], [1], [255], [254]], np.uint8)
+    >>> purity(codes, np.eye(2)[[0, 0, 1, 1]].astype(bool), k=1)
+    1.0
+    """
     result = evaluate(codes, codes, labels, labels, k=(k,), exclude_self=True)
     return float(result.precision[k - 1])
 
 
 def pair_distances(codes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Count pairs of videos (each twice) by distance -> those that share a label, others (K+1,)."""
+    """Count pairs of videos (each twice) by distance -> those that share a label, others (K+1,).
+
+    >>> codes = np.array([[0], [1], [255]], np.uint8)
+    >>> alike, others = pair_distances(codes, np.eye(2, dtype=bool)[[0, 0, 1]])
+    >>> alike.tolist(), others.tolist()
+    ([0, 2, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 2, 2])
+    """
     total, relevant = count_distances(*checked_words(codes, codes, labels, labels, True))
     together = relevant.sum(axis=0, dtype=np.int64)
     return together, total.sum(axis=0, dtype=np.int64) - together
@@ -74,6 +97,10 @@ def project(
     More `n_neighbors`, 2 to N-1, show more of the whole; `min_dist` is how tightly points may lie.
     The seed makes the map: it starts from the codes' principal axes, as Kobak and Linderman (2021)
     advise, and not from UMAP's spectral layout, which another rounding turns or mirrors.
+
+    >>> codes = np.random.default_rng(0).integers(0, 256, (50, 2), dtype=np.uint8)
+    >>> project(codes, n_neighbors=5).shape
+    (50, 2)
     """
     needs("notebooks", "umap")
     import umap  # compiles for seconds at its import, and only maps need it
@@ -104,6 +131,9 @@ def principal_axes(codes: np.ndarray) -> np.ndarray:
 
     What the axes come from is made of whole numbers, and places are rounded, so that memory and
     threads, which change the order of sums, do not change the map.
+
+    >>> principal_axes(np.array([[255], [240], [0]], np.uint8)).shape
+    (3, 2)
     """
     bits = unpack(codes).astype(np.float64)
     total = bits.sum(0)

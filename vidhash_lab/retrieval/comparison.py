@@ -21,6 +21,12 @@ class Comparison:
     `mean` and `deviation` (NaN for one) over `seeds` are pairs (a, b). `seed_interval` is the 95%
     interval of the difference over seeds by Welch's t (NaN where neither side has several; a side
     with one run is taken as it is).
+
+    >>> from vidhash_lab import evaluate
+    >>> codes, labels = np.array([[0], [1], [255]], np.uint8), np.eye(2, dtype=bool)[[0, 0, 1]]
+    >>> found = evaluate(codes, codes, labels, labels, k=1)
+    >>> compare(found, found, k=1).difference
+    0.0
     """
 
     k: int

@@ -44,14 +44,23 @@ WORD_BYTES = 8
 
 
 def to_words(codes: np.ndarray) -> np.ndarray:
-    """Join packed codes (N, K/8) uint8 to words -> (N, ceil(K/64)) uint64, zeros at the end."""
+    """Join packed codes (N, K/8) uint8 to words -> (N, ceil(K/64)) uint64, zeros at the end.
+
+    >>> to_words(np.array([[1, 0], [0, 255]], np.uint8)).shape
+    (2, 1)
+    """
     codes = check_codes("the", codes)
     padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % WORD_BYTES)))
     return np.ascontiguousarray(padded).view(">u8").astype(np.uint64)
 
 
 def from_words(words: np.ndarray, bits: int) -> np.ndarray:
-    """Part words (N, ceil(K/64)) uint64 into packed codes of K = `bits` -> (N, K/8) uint8."""
+    """Part words (N, ceil(K/64)) uint64 into packed codes of K = `bits` -> (N, K/8) uint8.
+
+    >>> codes = np.array([[1, 0], [0, 255]], np.uint8)
+    >>> from_words(to_words(codes), bits=16).tolist()
+    [[1, 0], [0, 255]]
+    """
     words = np.asarray(words)
     if bits < 8 or bits % 8 or words.ndim != 2 or words.shape[1] != -(-bits // 64):
         raise ValueError(f"words are {words.shape}; expected (N, ceil(K/64)) for K = {bits} bits")
@@ -109,6 +118,9 @@ def search_statement(path: PathLike, query_code: np.ndarray, k: int) -> str:
 
     `duckdb.sql(search_statement("codes.parquet", code, k=10))` gives what `HammingIndex` gives, in
     its order. The file's codes must have K bits, too.
+
+    >>> search_statement("codes.parquet", np.array([129], np.uint8), k=3).split(" FROM ")[0]
+    'SELECT id, bit_count(xor(code_0, 9295429630892703744::UBIGINT))::INTEGER AS distance'
     """
     (words,) = to_words(np.asarray(query_code)[None])
     counts = " + ".join(  # as integers: in older versions a sum above 127 overflows

@@ -19,6 +19,9 @@ def distances(query_codes: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Count the bits in which codes (Q, K/8) and (N, K/8) differ -> distances (Q, N) int32.
 
     Takes 13 bytes a pair: pass large sets in blocks. ValueError for codes of different widths.
+
+    >>> distances(np.array([[0]], np.uint8), np.array([[0], [1], [255]], np.uint8)).tolist()
+    [[0, 1, 8]]
     """
     queries, items = (_as_words(rows) for rows in _check_both_codes(query_codes, codes))
     by_word = zip(queries.T, items.T)
@@ -26,14 +29,22 @@ def distances(query_codes: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def is_relevant(query_labels: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Tell which items share a label with a query: (Q, C) or (C,), (N, C) -> (Q, N) or (N,)."""
+    """Tell which items share a label with a query: (Q, C) or (C,), (N, C) -> (Q, N) or (N,).
+
+    >>> is_relevant(np.array([1, 0]), np.array([[1, 0], [0, 1], [1, 1]])).tolist()
+    [True, False, True]
+    """
     _check_labelled(query_labels, labels)
     # Counts of shared labels by the fast product of floats; they are exact below 2 ** 24.
     return np.asarray(query_labels, np.float32) @ np.asarray(labels, np.float32).T > 0
 
 
 def check_codes(name: str, codes: np.ndarray) -> np.ndarray:
-    """Return packed codes as an array; ValueError says what is wrong with the `name` codes."""
+    """Return packed codes as an array; ValueError says what is wrong with the `name` codes.
+
+    >>> check_codes("query", np.array([[129]], np.uint8)).tolist()
+    [[129]]
+    """
     codes = np.asarray(codes)
     if codes.dtype != np.uint8 or codes.ndim != 2 or 0 in codes.shape:
         wanted = "packed bits, a non-empty (N, K/8) uint8 array"
@@ -59,7 +70,12 @@ def _check_labelled(query_labels, labels):
 
 
 def checked_words(query_codes, database_codes, query_labels, database_labels, exclude_self=False):
-    """Check codes and labels for `count_distances`; with `exclude_self`, query i skips item i."""
+    """Check codes and labels for `count_distances`; with `exclude_self`, query i skips item i.
+
+    >>> codes, labels = np.array([[0], [255]], np.uint8), np.eye(2, dtype=bool)
+    >>> len(checked_words(codes, codes, labels, labels))
+    6
+    """
     codes = _check_both_codes(query_codes, database_codes)
     _check_labelled(query_labels, database_labels)
     labels = np.asarray(query_labels), np.asarray(database_labels)
@@ -124,7 +140,13 @@ def _in_torch_threads(compiled):
 @_in_torch_threads
 @njit(parallel=True, nogil=True, cache=True)
 def count_distances(query_codes, codes, query_labels, labels, own_item, bits):
-    """Count items by distance -> all, relevant (Q, bits + 1); query i skips item `own_item[i]`."""
+    """Count items by distance -> all, relevant (Q, bits + 1); query i skips item `own_item[i]`.
+
+    >>> codes, labels = np.array([[0], [255]], np.uint8), np.eye(2, dtype=bool)
+    >>> total, relevant = count_distances(*checked_words(codes, codes, labels, labels))
+    >>> total.tolist()
+    [[1, 0, 0, 0, 0, 0, 0, 0, 1], [1, 0, 0, 0, 0, 0, 0, 0, 1]]
+    """
     total = np.zeros((len(query_codes), bits + 1), np.int32)
     relevant = np.zeros((len(query_codes), bits + 1), np.int32)
     for query in prange(len(query_codes)):
@@ -141,7 +163,14 @@ def count_distances(query_codes, codes, query_labels, labels, own_item, bits):
 @_in_torch_threads
 @njit(parallel=True, nogil=True, cache=True)
 def ranked_relevance(query_codes, codes, query_labels, labels, own_item, total):
-    """Sort by distance, then place, counting by `total` (Q, bits + 1) -> relevance (Q, N) bool."""
+    """Sort by distance, then place, counting by `total` (Q, bits + 1) -> relevance (Q, N) bool.
+
+    >>> codes, labels = np.array([[0], [1], [255]], np.uint8), np.eye(2, dtype=bool)[[0, 0, 1]]
+    >>> *words, own_item, bits = checked_words(codes, codes, labels, labels)
+    >>> total, relevant = count_distances(*words, own_item, bits)
+    >>> ranked_relevance(*words, own_item, total).tolist()[2]
+    [True, False, False]
+    """
     ranked = np.zeros((len(query_codes), total[0].sum()), np.bool_)
     for query in prange(len(query_codes)):
         rank = np.cumsum(total[query]) - total[query]  # of the next item at each distance
@@ -154,6 +183,10 @@ def ranked_relevance(query_codes, codes, query_labels, labels, own_item, total):
 
 
 def row_blocks(length, row_bytes):
-    """Cut `length` rows into slices of about 16 MB an array, at most 4,096 rows each."""
+    """Cut `length` rows into slices of about 16 MB an array, at most 4,096 rows each.
+
+    >>> row_blocks(5000, row_bytes=10)
+    [slice(0, 4096, None), slice(4096, 5000, None)]
+    """
     step = max(1, min(4096, 2**24 // row_bytes))
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]

@@ -40,6 +40,12 @@ class RadiusCurve:
 
     "micro" divides counts summed over queries, "macro" averages the queries' own ratios. A query
     that finds nothing has precision 0, and `empty` is the share of such queries.
+
+    >>> from vidhash_lab import evaluate
+    >>> codes, labels = np.array([[0], [1], [255]], np.uint8), np.eye(2, dtype=bool)[[0, 0, 1]]
+    >>> curve = evaluate(codes, codes, labels, labels, k=1).radius
+    >>> curve.recall_macro.round(2).tolist()
+    [0.67, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
 
     radius: np.ndarray
@@ -58,6 +64,11 @@ class Evaluation:
     are all to 100 (or to the largest k), then a geometric grid up to N; `precision` and `recall`
     (G,) are means over queries of the top `ranks`, with ties as in the average precision. `radius`
     and `histograms`, two (Q, K+1) of all items and of the relevant ones, do not depend on ties.
+
+    >>> codes, labels = np.array([[0], [1], [255]], np.uint8), np.eye(2, dtype=bool)[[0, 0, 1]]
+    >>> found = evaluate(codes, codes, labels, labels, k=2)
+    >>> found.map_at, found.relevant.tolist(), found.bits
+    ({2: 0.8333333333333334}, [2, 2, 1], 8)
     """
 
     average_precision: dict[int, np.ndarray]
@@ -76,26 +87,52 @@ class Evaluation:
 
     @property
     def map_at(self) -> dict[int, float]:
-        """Mean average precision {k: float}."""
+        """Mean average precision {k: float}.
+
+        >>> codes, labels = np.array([[0], [1], [255]], np.uint8), np.eye(2, dtype=bool)[[0, 0, 1]]
+        >>> evaluate(codes, codes, labels, labels, k=1).map_at
+        {1: 1.0}
+        """
         return {k: float(scores.mean()) for k, scores in self.average_precision.items()}
 
     @property
     def ceiling(self) -> dict[int, float]:
-        """The most that `map_at` could be {k: float}: below 1 where k > relevant items."""
+        """The most that `map_at` could be {k: float}: below 1 where k > relevant items.
+
+        >>> codes, labels = np.array([[0], [1], [255]], np.uint8), np.eye(2, dtype=bool)[[0, 1, 1]]
+        >>> evaluate(codes[:1], codes, labels[:1], labels, k=2).ceiling  # one relevant item, AP / 2
+        {2: 0.5}
+        """
         best = {k: np.minimum(self.relevant, k) for k in self.average_precision}
         return {k: float((n / _divisor(n, k, self.denominator)).mean()) for k, n in best.items()}
 
     @property
     def area(self) -> float:
-        """Area under `precision` over `recall`; from recall 0 on, the first precision holds."""
+        """Area under `precision` over `recall`; from recall 0 on, the first precision holds.
+
+        >>> codes, labels = np.array([[0], [1], [255]], np.uint8), np.eye(2, dtype=bool)[[0, 0, 1]]
+        >>> evaluate(codes, codes, labels, labels, k=1).area
+        0.9722222222222223
+        """
         return float(np.trapezoid([self.precision[0], *self.precision], [0.0, *self.recall]))
 
     def precision_at(self, recall: np.ndarray) -> np.ndarray:
-        """Interpolate the curve by rank: precision where it reaches each `recall`, any shape."""
+        """Interpolate the curve by rank: precision where it reaches each `recall`, any shape.
+
+        >>> codes, labels = np.array([[0], [1], [255]], np.uint8), np.eye(2, dtype=bool)[[0, 0, 1]]
+        >>> evaluate(codes, codes, labels, labels, k=1).precision_at(np.array([0.5])).tolist()
+        [1.0]
+        """
         return np.interp(recall, [0.0, *self.recall], [self.precision[0], *self.precision])
 
     def with_ties(self, ties: str) -> "Evaluation":
-        """Evaluate with other ties, from the same histograms; ValueError for "stable"."""
+        """Evaluate with other ties, from the same histograms; ValueError for "stable".
+
+        >>> codes, labels = np.zeros((3, 1), np.uint8), np.eye(2, dtype=bool)[[0, 0, 1]]
+        >>> found = evaluate(codes[:1], codes, labels[:1], labels, k=1)
+        >>> [found.with_ties(ties).map_at[1] for ties in ("worst", "expected", "best")]
+        [0.0, 0.6666666666666666, 1.0]
+        """
         if ties == self.ties:
             return self
         _check_choices(ties=ties)
@@ -107,7 +144,12 @@ class Evaluation:
 
     @property
     def protocol(self) -> str:
-        """One line for figures: curves are comparable only where it is the same."""
+        """One line for figures: curves are comparable only where it is the same.
+
+        >>> codes, labels = np.array([[0], [1], [255]], np.uint8), np.eye(2, dtype=bool)[[0, 0, 1]]
+        >>> evaluate(codes, codes, labels, labels, k=1).protocol
+        '3 queries -> 3 items, 8 bits, ties expected, AP / K, self not excluded'
+        """
         return (
             f"{self.num_queries:,} queries -> {self.database_size:,} items, {self.bits} bits, "
             f"ties {self.ties}, AP / {DENOMINATORS[self.denominator]}, "
@@ -221,6 +263,9 @@ def average_precision(
 
     For rankings that are given, hence without ties; `denominator` as in `evaluate`. For "min",
     `total_relevant` (Q,) counts the relevant items where the rankings were cut off.
+
+    >>> average_precision(np.array([[True, False, True, False]]), k=4).round(3).tolist()
+    [0.417]
     """
     _check_choices(denominator=denominator)
     relevance = np.asarray(relevance, dtype=bool)
@@ -235,7 +280,12 @@ def average_precision(
 
 
 def radius_curve(total: np.ndarray, relevant: np.ndarray) -> RadiusCurve:
-    """Precision and recall within each radius from histograms (Q, K+1) -> RadiusCurve."""
+    """Precision and recall within each radius from histograms (Q, K+1) -> RadiusCurve.
+
+    >>> total, relevant = np.array([[1, 1, 2]]), np.array([[1, 0, 1]])  # at distances 0, 1 and 2
+    >>> radius_curve(total, relevant).precision_micro.tolist()
+    [1.0, 0.5, 0.5]
+    """
     retrieved = np.cumsum(total, axis=1, dtype=np.int32)
     hits = np.cumsum(relevant, axis=1, dtype=np.int32)
     all_retrieved, all_hits = retrieved.sum(axis=0), hits.sum(axis=0)

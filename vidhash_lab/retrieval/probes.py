@@ -17,6 +17,10 @@ class TwinProbe:
 
     Ranks are means, 1 = nearest, expected under ties; `preference` is the share of (own, twin)
     pairs in which the own one is nearer, ties by half. NaN where the database does not hold both.
+
+    >>> codes, stories = np.array([[0], [1], [255]], np.uint8), np.array([[1, 0], [1, 0], [0, 1]])
+    >>> twin_probe(codes[:1], codes, stories[:1], stories, twins=[1, 0]).twin_rank
+    array([3.])
     """
 
     own_rank: np.ndarray

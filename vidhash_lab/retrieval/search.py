@@ -35,6 +35,11 @@ class HammingIndex:
 
     An id is the number of a code in the order of adding, from 0. It stays when others are removed,
     and is not given twice.
+
+    >>> index = HammingIndex(np.array([[0], [1], [255]], np.uint8))
+    >>> distances, ids = index.search(np.array([[3]], np.uint8), k=2)
+    >>> distances.tolist(), ids.tolist()
+    ([[1, 2]], [[1, 0]])
     """
 
     def __init__(self, codes: np.ndarray, *, lists: int | None = None, probes: int | None = None):
@@ -52,12 +57,20 @@ class HammingIndex:
 
     @property
     def lists(self) -> int | None:
-        """L, or None where the search is exact."""
+        """L, or None where the search is exact.
+
+        >>> HammingIndex(np.zeros((4, 8), np.uint8)).lists
+        """
         return getattr(self._index, "nlist", None)
 
     @property
     def probes(self) -> int | None:
-        """How many lists a query sees, or None where the search is exact."""
+        """How many lists a query sees, or None where the search is exact.
+
+        >>> codes = np.random.default_rng(0).integers(0, 256, (1000, 8), dtype=np.uint8)
+        >>> HammingIndex(codes, lists=16, probes=4).probes
+        4
+        """
         return getattr(self._index, "nprobe", None)
 
     @probes.setter
@@ -71,6 +84,10 @@ class HammingIndex:
         """Add codes (M, K/8) -> their ids (M,) int64.
 
         The centres of the lists stay where they are: `recall` tells when to build the index anew.
+
+        >>> index = HammingIndex(np.array([[0], [1]], np.uint8))
+        >>> index.add(np.array([[255]], np.uint8)).tolist()
+        [2]
         """
         codes = self._checked("added", codes)
         ids = np.arange(self._next_id, self._next_id + len(codes))
@@ -82,7 +99,13 @@ class HammingIndex:
         return ids
 
     def remove(self, ids: ArrayLike) -> None:
-        """Remove codes by their ids (M,); ValueError, and nothing removed, if one is not there."""
+        """Remove codes by their ids (M,); ValueError, and nothing removed, if one is not there.
+
+        >>> index = HammingIndex(np.array([[0], [1], [255]], np.uint8))
+        >>> index.remove([1])
+        >>> index.search(np.array([[1]], np.uint8), k=2)[1].tolist()
+        [[0, 2]]
+        """
         ids = np.unique(np.asarray(ids))
         if ids.size and ids.dtype.kind not in "iu":
             raise ValueError(f"ids are whole numbers, not {ids.dtype}")
@@ -98,6 +121,11 @@ class HammingIndex:
 
         By distance, then id. A query whose lists hold fewer than k codes sees more of them.
         ValueError for k outside 1..N or another width.
+
+        >>> index = HammingIndex(np.array([[0], [1], [255]], np.uint8))
+        >>> distances, ids = index.search(np.array([[0], [255]], np.uint8), k=2)
+        >>> distances.tolist(), ids.tolist()
+        ([[0, 1], [0, 7]], [[0, 1], [2, 1]])
         """
         query_codes = self._checked("query", query_codes)
         check_count(k, len(self))
@@ -113,6 +141,11 @@ class HammingIndex:
 
         By distance, then id; of an approximate index, those in the lists that a query sees.
         ValueError for a radius outside 0..K or another width.
+
+        >>> index = HammingIndex(np.array([[0], [1], [255]], np.uint8))
+        >>> distances, ids = index.within(np.array([[0]], np.uint8), radius=1)
+        >>> ids[0].tolist()
+        [0, 1]
         """
         query_codes, bits = self._checked("query", query_codes), 8 * self._index.code_size
         if not 0 <= radius <= bits:
@@ -130,6 +163,10 @@ class HammingIndex:
 
         By distance, as ties make ids arbitrary: what is as near as the true k-th counts as found.
         The truth comes from all lists, at the cost of an exact search.
+
+        >>> codes = np.random.default_rng(0).integers(0, 256, (1000, 8), dtype=np.uint8)
+        >>> HammingIndex(codes, lists=16, probes=16).recall(codes[:10], k=5)  # all lists are seen
+        1.0
         """
         distances, _ = self.search(query_codes, k)
         if self.lists is None:
@@ -138,7 +175,10 @@ class HammingIndex:
         return float((distances <= true[:, -1:]).mean())
 
     def save(self, path: PathLike) -> None:
-        """Write the index to the HDF5 file `path`, whole or not at all, ended by a checksum."""
+        """Write the index to the HDF5 file `path`, whole or not at all, ended by a checksum.
+
+        >>> HammingIndex(np.array([[0], [1]], np.uint8)).save("films.index")
+        """
         facts, kept = self.__getstate__()
         with written_whole(path, sealed=True) as new, new_hdf5(new) as file:
             file.attrs.update({"hamming_index": INDEX_VERSION} | facts)
@@ -150,6 +190,10 @@ class HammingIndex:
         """Read what `save` wrote: the same answers, and ids go on as they would have.
 
         Raises FileNotFoundError, and `DataError` for damage and for files of another kind.
+
+        >>> HammingIndex(np.array([[0], [1]], np.uint8)).save("films.index")
+        >>> len(HammingIndex.load("films.index"))
+        2
         """
         check_seal(path)
         with refusing_damage(path), h5py.File(path) as file:
@@ -207,7 +251,10 @@ class HammingIndex:
 
 
 def check_count(k: int, items: int) -> None:
-    """Raise ValueError unless k lies in 1..`items`."""
+    """Raise ValueError unless k lies in 1..`items`.
+
+    >>> check_count(3, items=10)
+    """
     if not 1 <= k <= items:
         raise ValueError(f"k={k} must lie in 1..{items}, the number of items to find")
 
@@ -293,6 +340,14 @@ def retrieve(
     `query_codes` (Q, K/8) are those of all queries; without labels, `relevant` is None. Where the
     query set is the database (`self_query`), a video does not find itself. ValueError for more
     than there is to find.
+
+    >>> from vidhash_lab import LSH, encode, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> model = LSH.for_dataset(data, bits=16).prepare(data.train, seed=0)
+    >>> index = HammingIndex(encode(model, data.database))
+    >>> distances, found, relevant = retrieve(data, index, encode(model, data.query), query=0, k=5)
+    >>> found.shape, relevant.dtype
+    ((5,), dtype('bool'))
     """
     check_count(k, len(index) - dataset.self_query)
     nearest = index.search(query_codes[[query]], k + dataset.self_query)
@@ -309,7 +364,13 @@ def retrieve(
 def nearest_frames(
     features: torch.Tensor | np.ndarray, feature_set: FeatureSet, videos: int = 500
 ) -> np.ndarray:
-    """Show features (M, D) as the nearest frame of the first `videos` -> (M, h, w[, 3]) uint8."""
+    """Show features (M, D) as the nearest frame of the first `videos` -> (M, h, w[, 3]) uint8.
+
+    >>> from vidhash_lab import open_dataset
+    >>> videos = open_dataset("digit-stories-mini").query
+    >>> nearest_frames(videos.rows([0])[0, :3], videos, videos=20).shape
+    (3, 32, 32)
+    """
     import faiss
 
     rows = np.arange(min(videos, len(feature_set)))

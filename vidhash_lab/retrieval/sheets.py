@@ -29,6 +29,14 @@ class ResultSheet:
     `claim` is the prose; `reported` {method: mAP@k}; `codes` {method: (query, database)} are those
     that the numbers were measured on; `recipes` {method: {name: value}} say what each method was
     given, and `runs` {method: (mAP@k, …)} hold every run that was made, the reported among them.
+
+    >>> from vidhash_lab import LSH, encode, open_dataset, score
+    >>> data = open_dataset("digit-stories-mini")
+    >>> model = LSH.for_dataset(data, bits=16).prepare(data.train, seed=0)
+    >>> codes = {"LSH": (encode(model, data.query), encode(model, data.database))}
+    >>> reported = {"LSH": score(codes["LSH"], data, k=20).map_at[20]}
+    >>> check_protocol(ResultSheet(claim="LSH.", dataset=data, reported=reported, codes=codes))
+    []
     """
 
     claim: str
@@ -43,7 +51,15 @@ class ResultSheet:
     exclude_self: bool = False
 
     def measure(self, method: str, **changes):
-        """Measure a method's codes by the sheet's protocol, or by a changed one -> Evaluation."""
+        """Measure a method's codes by the sheet's protocol, or by a changed one -> Evaluation.
+
+        >>> from vidhash_lab import LSH, encode, open_dataset
+        >>> data = open_dataset("digit-stories-mini")
+        >>> model = LSH.for_dataset(data, bits=16).prepare(data.train, seed=0)
+        >>> codes = {"LSH": (encode(model, data.query), encode(model, data.database))}
+        >>> ResultSheet(claim="", dataset=data, reported={}, codes=codes).measure("LSH").ties
+        'expected'
+        """
         labels = self.dataset.query.labels, self.dataset.database.labels
         protocol = {"ties": self.ties, "denominator": self.denominator}
         protocol |= {"exclude_self": self.exclude_self}
@@ -61,7 +77,11 @@ class ResultSheet:
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault, by name, and what shows it."""
+    """A fault, by name, and what shows it.
+
+    >>> Finding("self-match", "every query finds itself").fault
+    'self-match'
+    """
 
     fault: str
     evidence: str
@@ -77,6 +97,14 @@ def check_protocol(sheet: ResultSheet) -> list[Finding]:
     many runs", "prose of another run"; and "not its numbers" where the codes do not give what is
     reported under any order within ties. Videos are compared bit by bit: a copy that was encoded
     anew is not found. Reads all features of the three sets once.
+
+    >>> from vidhash_lab import LSH, encode, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> model = LSH.for_dataset(data, bits=16).prepare(data.train, seed=0)
+    >>> codes = {"LSH": (encode(model, data.query), encode(model, data.database))}
+    >>> sheet = ResultSheet(claim="LSH.", dataset=data, reported={"LSH": 0.9}, codes=codes)
+    >>> [found.fault for found in check_protocol(sheet)]
+    ['not its numbers']
     """
     checks = (_self_match, _trained_on, _ties, _conditions, _best_of_many, _prose)
     return [finding for check in checks for finding in check(sheet)]
@@ -161,6 +189,11 @@ def _prose(sheet):
 
 
 def video_digests(feature_set: FeatureSet) -> np.ndarray:
-    """Digest the float32 features of every video -> (N,) text; equal for equal videos."""
+    """Digest the float32 features of every video -> (N,) text; equal for equal videos.
+
+    >>> from vidhash_lab import open_dataset
+    >>> video_digests(open_dataset("digit-stories-mini").query).shape
+    (60,)
+    """
     videos = (video for _, frames in feature_set.batches() for video in frames.numpy())
     return np.array([hashlib.blake2b(v.tobytes(), digest_size=16).hexdigest() for v in videos])

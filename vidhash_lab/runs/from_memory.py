@@ -14,7 +14,10 @@ from vidhash_lab.models.hasher import binarise
 
 
 def check_sign(function: Callable[[Tensor], Tensor], seed: int = 0) -> None:
-    """Check a straight-through sign of frame codes: (…,) -> (…,) in {-1, +1}."""
+    """Check a straight-through sign of frame codes: (…,) -> (…,) in {-1, +1}.
+
+    >>> check_sign(binarise)
+    """
     draw = torch.Generator().manual_seed(seed)
     cases = {
         "values of both signs": torch.tensor([-3.0, -0.5, 0.5, 3.0]),
@@ -29,7 +32,11 @@ def check_sign(function: Callable[[Tensor], Tensor], seed: int = 0) -> None:
 
 
 def check_debiased(function: Callable[..., Tensor], seed: int = 0) -> None:
-    """Check a debiased contrastive loss: (view1, view2, temperature, tau_plus) -> scalar."""
+    """Check a debiased contrastive loss: (view1, view2, temperature, tau_plus) -> scalar.
+
+    >>> from vidhash_lab.losses import debiased_contrastive
+    >>> check_debiased(debiased_contrastive)
+    """
     draw = torch.Generator().manual_seed(seed)
     views = torch.randn(2, 6, 8, generator=draw)
     apart = torch.eye(3, 4).repeat(2, 1, 1) + 0.01 * torch.randn(2, 3, 4, generator=draw)
@@ -48,7 +55,11 @@ def check_debiased(function: Callable[..., Tensor], seed: int = 0) -> None:
 
 
 def check_quadruplet(function: Callable[..., Tensor], seed: int = 0) -> None:
-    """Check a quadruplet loss: (codes, similar, dissimilar1, dissimilar2) -> scalar."""
+    """Check a quadruplet loss: (codes, similar, dissimilar1, dissimilar2) -> scalar.
+
+    >>> from vidhash_lab.losses import quadruplet
+    >>> check_quadruplet(quadruplet)
+    """
     draw = torch.Generator().manual_seed(seed)
     four = torch.rand(4, 5, 8, generator=draw) * 2 - 1
     right = torch.stack([torch.ones(3, 8), torch.ones(3, 8), -torch.ones(3, 8), torch.ones(3, 8)])

@@ -37,7 +37,11 @@ def mathml(formula: str, display: str = "inline") -> str:
 
 
 class Renderer(IPythonRenderer):
-    """nbconvert's HTML of Markdown, with formulas set instead of left to a script."""
+    """nbconvert's HTML of Markdown, with formulas set instead of left to a script.
+
+    >>> issubclass(Renderer, IPythonRenderer)
+    True
+    """
 
     def inline_math(self, body: str) -> str:
         return mathml(body)
@@ -50,7 +54,13 @@ class Renderer(IPythonRenderer):
 
 
 class PageExporter(HTMLExporter):
-    """nbconvert's page of a notebook without what it would load from elsewhere."""
+    """nbconvert's page of a notebook without what it would load from elsewhere.
+
+    >>> from nbformat.v4 import new_markdown_cell, new_notebook
+    >>> notebook = new_notebook(cells=[new_markdown_cell("Codes of $K$ bits.")])
+    >>> "<mi>K</mi>" in PageExporter().from_notebook_node(notebook)[0]
+    True
+    """
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -58,7 +68,11 @@ class PageExporter(HTMLExporter):
 
     @pass_context
     def markdown2html(self, context, source: str) -> str:
-        """Turn a Markdown cell into HTML."""
+        """Turn a Markdown cell into HTML.
+
+        >>> PageExporter().markdown2html({}, "Codes of $K$ bits.")[:20]
+        '<p>Codes of <math xm'
+        """
         attachments = context.get("cell", {}).get("attachments", {})
         renderer = Renderer(
             escape=False, attachments=attachments, anchor_link_text=self.anchor_link_text
@@ -67,6 +81,12 @@ class PageExporter(HTMLExporter):
 
 
 def page_of(notebook: NotebookNode) -> str:
-    """Convert an executed notebook to the text of an HTML page that loads nothing."""
+    """Convert an executed notebook to the text of an HTML page that loads nothing.
+
+    >>> from nbformat.v4 import new_markdown_cell, new_notebook
+    >>> page = page_of(new_notebook(cells=[new_markdown_cell("Codes of $K$ bits.")]))
+    >>> "<mi>K</mi>" in page, " src=" in page
+    (True, False)
+    """
     html, _ = PageExporter().from_notebook_node(notebook)
     return html

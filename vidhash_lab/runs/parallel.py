@@ -17,6 +17,9 @@ def on_all_cores(
 
     They come in the order of the points; each is computed in one thread. With one thread, or a GPU
     to share, the calls are made here, one after the other. What one of them raises is raised.
+
+    >>> on_all_cores(pow, [(2, 3), (3, 2)])
+    [8, 9]
     """
     import joblib
     import torch

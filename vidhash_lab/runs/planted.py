@@ -25,6 +25,16 @@ def planted_sheets(
     """Make the sheets "A" to "F" in an order of `seed`'s -> sheets, and the answers by letter.
 
     Two CHAINs of `sizes` are trained for `epochs`. ValueError where videos have no labels.
+
+    >>> import warnings
+    >>> from vidhash_lab import open_dataset
+    >>> data = open_dataset("digit-stories-mini", num_views=2)
+    >>> tiny = {"hidden_dim": 16, "depth": 1}
+    >>> with warnings.catch_warnings(action="ignore"):  # one sheet trains without views
+    ...     sheets, answers = planted_sheets(data, bits=16, epochs=1, sizes=tiny)
+    ...
+    >>> "".join(sorted(sheets)), len(set(answers.values()))
+    ('ABCDEF', 6)
     """
     if data.query.labels is None or data.database.labels is None:
         raise ValueError(f"{data.name}: without labels there is no result to report.")
@@ -43,7 +53,13 @@ def planted_sheets(
 
 
 def honest_sheet(data: VideoDataset, *, bits: int = 64, seed: int = 0) -> ResultSheet:
-    """Make a sheet in which nothing is planted: the checker's control."""
+    """Make a sheet in which nothing is planted: the checker's control.
+
+    >>> from vidhash_lab import open_dataset
+    >>> from vidhash_lab.retrieval.sheets import check_protocol
+    >>> check_protocol(honest_sheet(open_dataset("digit-stories-mini"), bits=16))
+    []
+    """
     return _Planter(data, bits, 0, {}, seed).baselines(data, bits)
 
 
@@ -135,7 +151,11 @@ class _Planter:
 
 
 def said(reported):
-    """Write the usual sentence about a table."""
+    """Write the usual sentence about a table.
+
+    >>> said({"ITQ": 0.39, "LSH": 0.3})
+    'ITQ reaches 0.390 and leads LSH (0.300) by 0.090.'
+    """
     (best, most), (other, less) = sorted(reported.items(), key=lambda item: -item[1])
     return f"{best} reaches {most:.3f} and leads {other} ({less:.3f}) by {most - less:.3f}."
 

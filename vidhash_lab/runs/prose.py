@@ -21,6 +21,9 @@ def changed_parameters(defaults: dict, parameters: dict) -> list[str]:
     """List the `parameters` that change a notebook's results: neither as in `defaults` nor places.
 
     A default that is no literal is not in `defaults`: what is given in its stead counts as changed.
+
+    >>> changed_parameters({"bits": 64, "epochs": 5}, {"bits": 16, "epochs": 5})
+    ['bits']
     """
     counted = {name: value for name, value in parameters.items() if name not in WITHOUT_EFFECT}
     return [n for n, value in counted.items() if n not in defaults or value != defaults[n]]
@@ -31,6 +34,13 @@ def replace_readings(notebook: "NotebookNode", changed: Collection[str]) -> None
 
     A heading with which the text begins stays. ValueError where a text does not say what it is
     about, whether it is replaced or not.
+
+    >>> from nbformat.v4 import new_markdown_cell, new_notebook
+    >>> about = {"tags": ["reads-built-in"], "vidhash_lab": {"about": "the scores"}}
+    >>> page = new_notebook(cells=[new_markdown_cell("ConMH reaches 0.4.", metadata=about)])
+    >>> replace_readings(page, ["bits"])
+    >>> page.cells[0].source.split(".")[0]
+    '*This page has a paragraph on the scores'
     """
     for number, cell in enumerate(notebook.cells):
         if TAG not in cell.metadata.get("tags", []):

@@ -68,6 +68,9 @@ class Setting:
     `kept` are folders of checkpoints, METHOD/DATASET_BITS.pth with the variant before the ending:
     released ones to be read, and trainings to be kept and gone on with. `epochs` cuts trainings
     short; `changes` {method: {field: value}} are other sizes than the published.
+
+    >>> Setting("/data", weights="/data/weights", epochs=2).epochs
+    2
     """
 
     root: PathLike | None = None
@@ -84,6 +87,10 @@ class Measured:
 
     `ties` are the least and the most that another order within ties could make of ours; `alone` is
     ours when no video finds itself; `smaller_divisor` when AP is divided by min(K, relevant).
+
+    >>> row = rows_of("ConMH, README")[0]
+    >>> Measured(row, remark="not measured: no such folder").ours is None
+    True
     """
 
     row: Published
@@ -95,7 +102,12 @@ class Measured:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the published, in the unit of the metric."""
+        """Ours minus the published, in the unit of the metric.
+
+        >>> row = rows_of("ConMH, README")[0]  # 0.35
+        >>> round(Measured(row, ours=0.36).difference, 3)
+        0.01
+        """
         return None if self.ours is None else self.ours - self.row.value
 
 
@@ -103,6 +115,9 @@ def rows_of(table: str) -> list[Published]:
     """List the published numbers of a table of `TABLES`, or of a method: "BTH, all".
 
     ValueError for another name. CHAIN's list is empty, as published.csv knows no number of it.
+
+    >>> len(rows_of("ConMH, README")), rows_of("CHAIN, all")
+    (54, [])
     """
     method, _, part = table.partition(", ")
     if part == "all" and method in ALL:
@@ -114,7 +129,11 @@ def rows_of(table: str) -> list[Published]:
 
 
 def about(table: str) -> str:
-    """Say in a line how many numbers of a table are known, and from where."""
+    """Say in a line how many numbers of a table are known, and from where.
+
+    >>> about("ConMH, README")
+    'ConMH, README, published numbers: 54, from ConMH repository'
+    """
     rows = rows_of(table)
     if not rows:  # CHAIN's poster shows none that could be read off, and no code was released
         return f"{table}: no published number is known, nothing can be compared"
@@ -126,6 +145,11 @@ def stand_in(dataset: VideoDataset, name: str, folder: PathLike) -> None:
     """Write any data set as the released files of `name` into `folder`/`name`, for a rehearsal.
 
     Where the published set has one file for two roles, the database takes both.
+
+    >>> from vidhash_lab import open_dataset
+    >>> stand_in(open_dataset("digit-stories-mini"), "hmdb51", "released")
+    >>> sorted(path.name for path in Path("released/hmdb51").glob("*.h5"))
+    ['hmdb_test_feats.h5', 'hmdb_train_feats.h5']
     """
     known, sets = PUBLISHED_SETS[name], {"name": dataset.name, "database": dataset.database}
     sets["train"] = dataset.database if known.train is known.database else dataset.train
@@ -134,7 +158,13 @@ def stand_in(dataset: VideoDataset, name: str, folder: PathLike) -> None:
 
 
 def reproduce(rows: Sequence[Published], setting: Setting) -> list[Measured]:
-    """Measure every row, in their order; rows of one model are measured with it, once."""
+    """Measure every row, in their order; rows of one model are measured with it, once.
+
+    >>> row = rows_of("ConMH, README")[0]
+    >>> (measured,) = reproduce([row], Setting("no such folder"))
+    >>> measured.ours, measured.remark[:40]
+    (None, 'not measured: no such folder: no such fo')
+    """
     groups = {}
     for row in rows:
         groups.setdefault(_model_of(row), []).append(row)
@@ -202,7 +232,15 @@ def _opened(name, root):
 
 
 def is_other_data(data: VideoDataset) -> bool:
-    """Whether the files that were opened differ from the published set in a count."""
+    """Whether the files that were opened differ from the published set in a count.
+
+    >>> stand_in(open_dataset("digit-stories-mini"), "hmdb51", "released")
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     data = open_dataset("hmdb51", "released/hmdb51")
+    ...
+    >>> is_other_data(data)
+    True
+    """
     known = PUBLISHED_SETS[data.name]
     parts = known.parts.items()
     return any(differences(known, part, getattr(data, roles[0])) for part, roles in parts)
@@ -267,7 +305,11 @@ def _what_else(metric):
 
 
 def as_table(measured: Sequence[Measured]) -> "pd.DataFrame":
-    """Lay measured rows out as a DataFrame, a row a published number, none left out."""
+    """Lay measured rows out as a DataFrame, a row a published number, none left out.
+
+    >>> as_table([Measured(rows_of("ConMH, README")[0], ours=0.36)])["difference"].round(3).tolist()
+    [0.01]
+    """
     import pandas as pd
 
     columns = ("method", "variant", "dataset", "bits", "metric")

@@ -59,6 +59,11 @@ def run_notebook(
     Text that reads other results than this run will have is replaced (see `prose`). Paths among the
     parameters are relative to where the call is made. ValueError for a parameter that the notebook
     does not have or that is no plain JSON value.
+
+    >>> from vidhash_lab.runs import ONE_RUN
+    >>> run_notebook(ONE_RUN, "build/run", {"bit": 16})  # `bits` would run
+    Traceback (most recent call last):
+    ValueError: ... no parameter ['bit']; it has ['bits', 'dataset', ...
     """
     import nbformat
     import papermill
@@ -86,13 +91,23 @@ def run_notebook(
 
 
 def write_run(folder: Path, run: dict) -> None:
-    """Write the `metrics.json` of a run with checksums of itself and of the arrays beside it."""
+    """Write the `metrics.json` of a run with checksums of itself and of the arrays beside it.
+
+    >>> write_run(Path("."), {"notebook": "01_data.ipynb", "metrics": {"mAP@20": 0.5}})
+    >>> read_run(".")["metrics"]
+    {'mAP@20': 0.5}
+    """
     run = run | {"arrays": {p.name: _file_hash(p) for p in sorted(folder.glob("*.npz"))}}
     _write_text(folder / "metrics.json", json.dumps(run | {"checksum": _hash(run)}, indent=1))
 
 
 def read_run(folder: str | Path) -> dict:
-    """Read `metrics.json`; FileNotFoundError, or DataError where it or its arrays were changed."""
+    """Read `metrics.json`; FileNotFoundError, or DataError where it or its arrays were changed.
+
+    >>> write_run(Path("."), {"notebook": "01_data.ipynb", "metrics": {"mAP@20": 0.5}})
+    >>> read_run(".")["notebook"]
+    '01_data.ipynb'
+    """
     path = Path(folder) / "metrics.json"
     with refusing_damage(path, "not the metrics of a run"):
         run = json.loads(path.read_text())
@@ -105,7 +120,11 @@ def read_run(folder: str | Path) -> dict:
 
 
 def check_parameters(notebook: str | Path, parameters: dict) -> None:
-    """Raise ValueError for names that the notebook does not have, values that JSON would change."""
+    """Raise ValueError for names that the notebook does not have, values that JSON would change.
+
+    >>> from vidhash_lab.runs import ONE_RUN
+    >>> check_parameters(ONE_RUN, {"bits": 16})
+    """
     import papermill
 
     known = papermill.inspect_notebook(str(notebook))
@@ -122,7 +141,12 @@ def check_parameters(notebook: str | Path, parameters: dict) -> None:
 
 
 def default_values(notebook: str | Path) -> dict:
-    """Read the defaults of a notebook's parameters; what is no literal is left out."""
+    """Read the defaults of a notebook's parameters; what is no literal is left out.
+
+    >>> from vidhash_lab.runs import ONE_RUN
+    >>> default_values(ONE_RUN)["bits"]
+    64
+    """
     import papermill
 
     values = {}
@@ -133,7 +157,11 @@ def default_values(notebook: str | Path) -> dict:
 
 
 def record_metrics(**metrics: float | int | str) -> None:
-    """Show numbers at the end of a notebook so that `run_notebook` finds them."""
+    """Show numbers at the end of a notebook so that `run_notebook` finds them.
+
+    >>> record_metrics(map_at_20=0.4321)
+    {... 'text/plain': 'map_at_20 = 0.432'}
+    """
     from IPython.display import display
 
     shown = {n: f"{v:.3f}" if isinstance(v, float) else v for n, v in metrics.items()}
@@ -142,7 +170,10 @@ def record_metrics(**metrics: float | int | str) -> None:
 
 
 def save_arrays(name: str, **arrays: np.ndarray) -> None:
-    """Write arrays beside the run's `metrics.json` as `name`.npz; outside a run, do nothing."""
+    """Write arrays beside the run's `metrics.json` as `name`.npz; outside a run, do nothing.
+
+    >>> save_arrays("codes", database=np.zeros((4, 8), np.uint8))  # outside a run: nothing
+    """
     if folder := os.environ.get(FOLDER_VARIABLE):
         path = Path(folder) / f"{name}.npz"
         with written_whole(path) as temporary, open(temporary, "wb") as file:
@@ -150,13 +181,23 @@ def save_arrays(name: str, **arrays: np.ndarray) -> None:
 
 
 def median_milliseconds(function: Callable, *arguments, rounds: int = 30) -> float:
-    """Time `function(*arguments)` -> milliseconds, the median of `rounds` calls after two more."""
+    """Time `function(*arguments)` -> milliseconds, the median of `rounds` calls after two more.
+
+    >>> median_milliseconds(sum, range(1000), rounds=3) < 1000
+    True
+    """
     seconds = timeit.repeat(lambda: function(*arguments), number=1, repeat=rounds + 2)
     return 1000 * statistics.median(seconds[2:])
 
 
 def code_hash(notebook: "NotebookNode") -> str:
-    """Hash the code cells of a notebook: what a committed run must have been made from."""
+    """Hash the code cells of a notebook: what a committed run must have been made from.
+
+    >>> from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+    >>> cells = [new_markdown_cell("Words."), new_code_cell("1 + 1")]
+    >>> code_hash(new_notebook(cells=cells)) == code_hash(new_notebook(cells=cells[1:]))
+    True
+    """
     cells, injected = notebook.cells, "injected-parameters"
     own = (c for c in cells if injected not in c.metadata.get("tags", []))
     return _hash([cell.source for cell in own if cell.cell_type == "code"])
@@ -172,7 +213,13 @@ def _file_hash(path):
 
 
 def clean(notebook: "NotebookNode") -> "NotebookNode":
-    """Strip timings and progress bars; a widget leaves a line, a picture keeps 256 colours."""
+    """Strip timings and progress bars; a widget leaves a line, a picture keeps 256 colours.
+
+    >>> from nbformat.v4 import new_code_cell, new_notebook, new_output
+    >>> bar = new_output("stream", name="stderr", text="3/9 [00:01<00:02]")
+    >>> clean(new_notebook(cells=[new_code_cell("fit()", outputs=[bar])])).cells[0].outputs
+    []
+    """
     for place in (notebook, *notebook.cells):
         for key in ("papermill", "widgets", "execution"):
             place.metadata.pop(key, None)
@@ -222,6 +269,11 @@ def write_html(notebook: str | Path) -> Path:
     """Convert an executed notebook to HTML beside it, cleaned as it would be committed -> path.
 
     The page is one file and makes no request (`vidhash_lab.runs.pages`).
+
+    >>> import nbformat
+    >>> nbformat.write(nbformat.v4.new_notebook(), "page.ipynb")
+    >>> write_html("page.ipynb").name
+    'page.html'
     """
     import nbformat
 
@@ -233,7 +285,12 @@ def write_html(notebook: str | Path) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Run notebooks from the command line."""
+    """Run notebooks from the command line.
+
+    >>> main(["--refresh", "a.ipynb", "-p", "bits", "16"])
+    Traceback (most recent call last):
+    SystemExit: 2
+    """
     import yaml
 
     examples = argparse.RawDescriptionHelpFormatter

@@ -65,6 +65,10 @@ def sweep(
     and times of their files, but `root` only by the data set in it) that parameters name. A run
     that raises, or whose worker is killed, is "failed", and tried anew next time. ValueError,
     before anything runs, for a parameter that the notebook does not have and values in no list.
+
+    >>> sweep(ONE_RUN, {"bits": [16], "layers": [1]}, "build/grid")  # a grid of `bits` would run
+    Traceback (most recent call last):
+    ValueError: ... no parameter ['layers']; it has ['bits', 'dataset', ...
     """
     import joblib
     import pandas as pd
@@ -139,7 +143,11 @@ def _points(grid):
 
 
 def find_method(name: str) -> type[VideoHasher]:
-    """Find a method of `METHODS`, or the class "path/to/mine.py:Mine"; ValueError for neither."""
+    """Find a method of `METHODS`, or the class "path/to/mine.py:Mine"; ValueError for neither.
+
+    >>> find_method("itq").__name__
+    'ITQ'
+    """
     if name in METHODS:
         return METHODS[name]
     path, _, kind = name.rpartition(":")
@@ -151,7 +159,13 @@ def find_method(name: str) -> type[VideoHasher]:
 
 
 def failures_in_red(table: "pd.DataFrame") -> "Styler":
-    """Style a table of `sweep` for a notebook: runs that failed are red, all text is escaped."""
+    """Style a table of `sweep` for a notebook: runs that failed are red, all text is escaped.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"bits": [16, 32], "status": ["done", "failed"]})
+    >>> "#8A2E00" in failures_in_red(table).to_html()
+    True
+    """
     colours = {"failed": "background-color: #F6D5C6; color: #8A2E00"}
     style = table.style.format(escape="html")
     for axis in (0, 1):
@@ -162,7 +176,13 @@ def failures_in_red(table: "pd.DataFrame") -> "Styler":
 def means_and_deviations(
     table: "pd.DataFrame", value: str, *, rows: str, columns: str
 ) -> "pd.DataFrame":
-    """Write a metric of a sweep as "mean ± standard deviation" over the runs of each cell."""
+    """Write a metric of a sweep as "mean ± standard deviation" over the runs of each cell.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"method": ["itq"] * 2, "bits": [16] * 2, "mAP": [0.25, 0.75]})
+    >>> means_and_deviations(table, "mAP", rows="method", columns="bits").loc["itq", 16]
+    '0.500 ± 0.354'
+    """
     cells = table.groupby([rows, columns], sort=False)[value]
     texts = cells.agg(lambda runs: f"{runs.mean():.3f} ± {runs.std():.3f}".replace(" ± nan", ""))
     return texts.unstack(columns)

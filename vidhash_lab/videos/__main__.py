@@ -2,7 +2,8 @@
 
     vidhash extract FOLDER OUT.h5 --backbone torchvision:resnet50 --labels folders
 
-Stop it when you like and start it again: it goes on where it was.
+Stop it when you like and start it again: it goes on where it was. A film that cannot be read is
+named at the end and stops nothing. torchvision and timm are libraries of their own to install.
 """
 
 import argparse

@@ -50,6 +50,10 @@ class Backbone:
         window: W, frames of a clip, which follow each other within a stretch of a video.
         rows: R, which divides W: each row is of W / R frames.
         about: plain values that are written down in feature files; another value, another backbone.
+
+    >>> colours = Backbone(lambda frames: frames.mean((2, 3)), "mean colours", frame_size=32)
+    >>> colours(np.zeros((5, 32, 32, 3), np.uint8)).shape
+    (5, 3)
     """
 
     describe: Callable[[Tensor], Tensor]
@@ -70,7 +74,11 @@ class Backbone:
 
     @property
     def shape(self) -> Shape:
-        """What its frames look like."""
+        """What its frames look like.
+
+        >>> Backbone(lambda frames: frames.mean((2, 3)), "mean colours", frame_size=32).shape.size
+        32
+        """
         return Shape(self.frame_size, self.resize, self.squeeze, self.grey, self.interpolation)
 
     @torch.inference_mode()
@@ -107,6 +115,9 @@ def open_backbone(
     transformers model, see `vidhash_lab.videos.model_folders`; None for what it is made for.
     `DataError` where a library or weights are missing says what to fetch. Only weights of
     torchvision or timm are ever downloaded.
+
+    >>> open_backbone("digits").frame_size
+    32
     """
     path = Path(which) if isinstance(which, str | Path) else None
     if output is not None and not (path and path.is_dir()):
@@ -117,9 +128,9 @@ def open_backbone(
         name = getattr(which, "__qualname__", type(which).__name__)
         return Backbone(which, f"{name} {digest(which)}")
     if which == "digits":
-        return Backbone(
-            lambda x: digit_features(x.transpose(0, 1).cpu())[0], BACKBONE, FRAME_SIZE, grey=True
-        )
+        # "box" undoes what enlarged a built-in picture to a film: the network sees what it learned.
+        shape = {"frame_size": FRAME_SIZE, "interpolation": "box", "grey": True}
+        return Backbone(lambda x: digit_features(x.transpose(0, 1).cpu())[0], BACKBONE, **shape)
     from lightning_fabric import Fabric  # takes a second to import
 
     device = Fabric(accelerator=device, devices=1).device
@@ -142,6 +153,9 @@ def travelling(which: str | Path | Backbone | Callable, opened: Backbone) -> str
     """Return what another process opens as the same backbone: a name or whole path, if it has one.
 
     A callable travels itself, opened and named here.
+
+    >>> travelling("digits", open_backbone("digits"))
+    'digits'
     """
     if not isinstance(which, str | Path):
         return opened

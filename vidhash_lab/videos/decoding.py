@@ -42,7 +42,11 @@ class _NotExact(Exception):
 
 @dataclass(frozen=True)
 class Clip:
-    """The frames (T, S, S, 1 or 3) uint8 of a video, their times (T,) and its length, seconds."""
+    """The frames (T, S, S, 1 or 3) uint8 of a video, their times (T,) and its length, seconds.
+
+    >>> Clip(np.zeros((5, 32, 32, 3), np.uint8), times=np.arange(5) / 25, seconds=0.2).seconds
+    0.2
+    """
 
     frames: np.ndarray
     times: np.ndarray
@@ -57,6 +61,9 @@ class Sampling:
         num_frames: how many, each from the middle of a stretch.
         window: so many stretches that follow each other lie within one shot; divides `num_frames`.
         cuts: where shots begin but the first, in seconds; each shot has its share of the frames.
+
+    >>> Sampling(num_frames=4, cuts=[5.0]).times(0, 10)
+    [1, 3, 6, 8]
     """
 
     num_frames: int
@@ -64,7 +71,11 @@ class Sampling:
     cuts: Sequence[float] = ()
 
     def times(self, start: int, end: int, unit: float = 1.0) -> list[int]:
-        """Return the middles of the stretches of [start, end), in `unit` seconds, rounded down."""
+        """Return the middles of the stretches of [start, end), in `unit` seconds, rounded down.
+
+        >>> Sampling(num_frames=4).times(0, 8)
+        [1, 3, 5, 7]
+        """
         bounds = [start, *(start + round(cut / unit) for cut in self.cuts), end]
         lengths = [b - a for a, b in pairwise(bounds)]
         shares = [self.window * n for n in share_out(self.num_frames // self.window, lengths)]
@@ -76,6 +87,9 @@ def share_out(count: int, lengths: Sequence[float]) -> list[int]:
     """Share `count` among shots by their lengths, one or more each; to the longest, if too few.
 
     One after the other goes to the shot whose stretches are the longest yet (D'Hondt's rule).
+
+    >>> share_out(6, [1.0, 2.0, 3.0])
+    [1, 2, 3]
     """
     longest = sorted(range(len(lengths)), key=lambda shot: -lengths[shot])[:count]
     shares = [int(shot in longest) for shot in range(len(lengths))]
@@ -88,6 +102,11 @@ def read_clip(path: str | Path, sampling: Sampling | int, shape: Shape, seek: bo
     """Read frames of a video file, a number of them evenly spaced; short videos repeat frames.
 
     `seek=False` decodes every frame, for the same clip. `BrokenVideo` says what is wrong with it.
+
+    >>> from vidhash_lab.videos.writing import write_video
+    >>> write_video("film.mp4", np.zeros((10, 48, 64, 3), np.uint8))
+    >>> read_clip("film.mp4", 4, Shape(32)).frames.shape
+    (4, 32, 32, 3)
     """
     sampling = Sampling(sampling) if isinstance(sampling, int) else sampling
     try:
@@ -312,7 +331,13 @@ def _shown(path, see=None):
 def frame_times(
     path: str | Path, see: Callable[[av.VideoFrame], None] | None = None
 ) -> list[float]:
-    """Return when each frame of a video is shown, in seconds from the first; `see` sees each."""
+    """Return when each frame of a video is shown, in seconds from the first; `see` sees each.
+
+    >>> from vidhash_lab.videos.writing import write_video
+    >>> write_video("film.mp4", np.zeros((3, 48, 64, 3), np.uint8), rate=25)
+    >>> frame_times("film.mp4")
+    [0.0, 0.04, 0.08]
+    """
     try:
         times, _, unit = _shown(path, see)
     except BrokenVideo:
@@ -322,7 +347,13 @@ def frame_times(
 
 
 def decode_frames(path: str | Path) -> Iterator[np.ndarray]:
-    """Yield every frame of a video as it is shown, (h, w, 3) uint8."""
+    """Yield every frame of a video as it is shown, (h, w, 3) uint8.
+
+    >>> from vidhash_lab.videos.writing import write_video
+    >>> write_video("film.mp4", np.zeros((3, 48, 64, 3), np.uint8))
+    >>> [frame.shape for frame in decode_frames("film.mp4")]
+    [(48, 64, 3), (48, 64, 3), (48, 64, 3)]
+    """
     reformatter = VideoReformatter()
     with _open(path) as (container, stream):
         for frame in container.decode(stream):

@@ -23,7 +23,13 @@ PLAIN = (type(None), bool, int, float, str, bytes, torch.dtype, torch.device)
 
 
 def file_digest(path: str | Path) -> str:
-    """Digest the bytes of a file."""
+    """Digest the bytes of a file.
+
+    >>> from pathlib import Path
+    >>> size = Path("one.txt").write_text("the same"), Path("two.txt").write_text("the same")
+    >>> file_digest("one.txt") == file_digest("two.txt")
+    True
+    """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
@@ -32,6 +38,9 @@ def digest(value: object) -> str:
     """Digest a network or function: its parameters, its code, the values that the code refers to.
 
     Also tensors, arrays, plain values, containers. `DataError` where no digest can be taken.
+
+    >>> digest({"size": 32}) == digest({"size": 32}), digest([1, 2]) == digest([2, 1])
+    (True, False)
     """
     found = hashlib.sha256()
     for part in _parts(value, getattr(value, "__module__", None), {}):

@@ -178,7 +178,15 @@ def _check_arguments(num_frames, thumbnails, num_views, sample):
 
 
 def list_videos(folder: Path) -> list[VideoFile]:
-    """List what ends as video files do below a folder, sorted; what is hidden is left out."""
+    """List what ends as video files do below a folder, sorted; what is hidden is left out.
+
+    >>> Path("holiday").mkdir()
+    >>> for name in ("one.mp4", "notes.txt"):
+    ...     Path("holiday", name).touch()
+    ...
+    >>> [file.id for file in list_videos(Path("holiday"))]
+    ['one.mp4']
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of videos.")
     files = {}

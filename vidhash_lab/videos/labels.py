@@ -16,6 +16,10 @@ def read_video_labels(which: str | Path, video_ids: Iterable[str]) -> tuple[np.n
 
     `which` is "folders", the first of a path; or a CSV file of columns `video` and `label`, a line
     a label. Without a label, a row is zeros. `DataError` names file and row.
+
+    >>> labels, names = read_video_labels("folders", ["calm/0.mp4", "wild/0.mp4", "calm/1.mp4"])
+    >>> labels.tolist(), names
+    ([[True, False], [False, True], [True, False]], ['calm', 'wild'])
     """
     video_ids = list(video_ids)
     if str(which) == "folders":

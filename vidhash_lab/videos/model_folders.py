@@ -43,6 +43,11 @@ def read_model_folder(
     """Read a model's folder -> the fields of a `Backbone`; `DataError` says why it is refused.
 
     `output` is one of `OUTPUTS`; ValueError for another word.
+
+    >>> import types
+    >>> read_model_folder(Path("no folder"), types.ModuleType("transformers"), torch.device("cpu"))
+    Traceback (most recent call last):
+    vidhash_lab.data.files.DataError: no folder: ...
     """
     if output not in (None, *OUTPUTS):
         raise ValueError(f"output={output!r} must be one of {', '.join(OUTPUTS)}")

@@ -28,6 +28,12 @@ class NearDuplicates:
 
     `unrelated` (N (N - 1) / 2,) are those of different originals, `found` the share of copies
     nearest to their own. `features` is the file of all, each original followed by its copies.
+
+    >>> from pathlib import Path
+    >>> copies = {"darker": np.array([1, 4])}
+    >>> found = NearDuplicates(64, copies, np.array([30]), {"darker": 1.0}, Path("features.h5"))
+    >>> found.distances["darker"].mean().item()
+    2.5
     """
 
     bits: int

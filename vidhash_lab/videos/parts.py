@@ -35,7 +35,11 @@ BLOCK = 256  # rows copied at a time
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A file of the folder as it was when the run began; `id` is its path within the folder."""
+    """A file of the folder as it was when the run began; `id` is its path within the folder.
+
+    >>> VideoFile("calm/0.mp4", Path("films/calm/0.mp4"), size=1000, modified=0).id
+    'calm/0.mp4'
+    """
 
     id: str
     path: Path
@@ -44,22 +48,40 @@ class VideoFile:
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """What tells a file from others and from its own earlier states."""
+        """What tells a file from others and from its own earlier states.
+
+        >>> VideoFile("calm/0.mp4", Path("films/calm/0.mp4"), size=1000, modified=5).identity
+        ('calm/0.mp4', 1000, 5)
+        """
         return self.id, self.size, self.modified
 
     @property
     def folder(self) -> Path:
-        """The folder within which `id` is the path."""
+        """The folder within which `id` is the path.
+
+        >>> VideoFile("calm/0.mp4", Path("films/calm/0.mp4"), size=1000, modified=5).folder.name
+        'films'
+        """
         return self.path.parents[self.id.count("/")]
 
     def absolute(self) -> "VideoFile":
-        """The same file for a process that works in another folder."""
+        """The same file for a process that works in another folder.
+
+        >>> file = VideoFile("calm/0.mp4", Path("films/calm/0.mp4"), size=1000, modified=5)
+        >>> file.absolute().path.is_absolute()
+        True
+        """
         return replace(self, path=self.path.absolute())
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of a video: its arrays, or the reason why there are none."""
+    """What became of a video: its arrays, or the reason why there are none.
+
+    >>> file = VideoFile("0.mp4", Path("films/0.mp4"), size=1000, modified=5)
+    >>> Row(file, reason="cut short").arrays is None
+    True
+    """
 
     file: VideoFile
     arrays: Mapping[str, np.ndarray] | None = None
@@ -68,7 +90,13 @@ class Row:
 
 @contextmanager
 def locked(out: Path) -> Iterator[str]:
-    """Let one process at a time write `out`; yield why it is not writable, "" where it is."""
+    """Let one process at a time write `out`; yield why it is not writable, "" where it is.
+
+    >>> with locked(Path("films.h5")) as unwritable:
+    ...     unwritable
+    ...
+    ''
+    """
     lock, why = out.with_name(f".{out.name}.lock"), ""
     with ExitStack() as stack:
         try:
@@ -85,7 +113,15 @@ def locked(out: Path) -> Iterator[str]:
 
 
 class Parts:
-    """The rows of `out` so far: those of its parts, and those of an older `out` itself."""
+    """The rows of `out` so far: those of its parts, and those of an older `out` itself.
+
+    >>> file = VideoFile("0.mp4", Path("films/0.mp4"), size=1000, modified=5)
+    >>> parts = Parts(Path("films.h5"), {"num_frames": 2})
+    >>> parts.make_folder()
+    >>> parts.add([Row(file, {"feats": np.zeros((2, 3), "float16")})])
+    >>> parts.assemble([file], {"backbone": "mean colours"}), Path("films.h5").is_file()
+    ({}, True)
+    """
 
     def __init__(self, out: Path, settings: dict, unwritable: str = ""):
         self.out, self.folder = out, out.with_name(out.name + ".parts")
@@ -133,13 +169,23 @@ class Parts:
         return places
 
     def missing(self, files: list[VideoFile], retry_skipped: bool = False) -> list[VideoFile]:
-        """Return the files never read, changed since, or, with `retry_skipped`, skipped."""
+        """Return the files never read, changed since, or, with `retry_skipped`, skipped.
+
+        >>> file = VideoFile("0.mp4", Path("films/0.mp4"), size=1000, modified=5)
+        >>> len(Parts(Path("none.h5"), {"num_frames": 2}).missing([file]))
+        1
+        """
         places = self._finished().items()
         finished = {identity for identity, (_, row, _) in places if row >= 0 or not retry_skipped}
         return [file for file in files if file.identity not in finished]
 
     def make_folder(self) -> None:
-        """Make the folder of parts, or raise `DataError` where nothing can be written."""
+        """Make the folder of parts, or raise `DataError` where nothing can be written.
+
+        >>> Parts(Path("new.h5"), {"num_frames": 2}).make_folder()
+        >>> Path("new.h5.parts").is_dir()
+        True
+        """
         if self._unwritable:
             raise DataError(self._unwritable)
         try:
@@ -148,7 +194,15 @@ class Parts:
             raise DataError(f"{self.out}: cannot be written ({error.strerror}).") from error
 
     def add(self, rows: list[Row]) -> None:
-        """Write rows as one more part."""
+        """Write rows as one more part.
+
+        >>> file = VideoFile("0.mp4", Path("films/0.mp4"), size=1000, modified=5)
+        >>> parts = Parts(Path("films.h5"), {"num_frames": 2})
+        >>> parts.make_folder()
+        >>> parts.add([Row(file, reason="cut short")])
+        >>> len(parts.missing([file]))
+        0
+        """
         numbers = [int(path.stem.split("-")[1]) for path in self.folder.glob("part-*.h5")]
         path = self.folder / f"part-{max(numbers, default=0) + 1:08d}.h5"
         good = [row for row in rows if row.arrays is not None]
@@ -165,6 +219,13 @@ class Parts:
         """Make `out` of the rows of these files, in this order -> {id: reason} of those skipped.
 
         An older `out` stays where the new one would be the same or no file has a row.
+
+        >>> file = VideoFile("0.mp4", Path("films/0.mp4"), size=1000, modified=5)
+        >>> parts = Parts(Path("films.h5"), {"num_frames": 2})
+        >>> parts.make_folder()
+        >>> parts.add([Row(file, reason="cut short")])
+        >>> parts.assemble([file], {})
+        {'0.mp4': 'cut short'}
         """
         finished = self._finished()
         known = [file.identity in finished for file in files]

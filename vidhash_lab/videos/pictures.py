@@ -22,7 +22,11 @@ INTERPOLATIONS = {kind.name.lower(): kind for kind in Image.Resampling}
 
 
 class BrokenVideo(ValueError):
-    """A video that cannot be used; the message is the reason, without the file's name."""
+    """A video that cannot be used; the message is the reason, without the file's name.
+
+    >>> issubclass(BrokenVideo, ValueError)
+    True
+    """
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,9 @@ class Shape:
         resize: pixels of the shorter side before the middle is cut out, at least S; None for S.
         squeeze: make the whole picture a square of `resize` pixels, whatever its sides are.
         interpolation: "nearest", "bilinear", "bicubic", "lanczos", "box" or "hamming".
+
+    >>> Shape(224, resize=256).interpolation
+    'bicubic'
     """
 
     size: int
@@ -73,7 +80,17 @@ def _sides(aspect, short):
 
 
 class Fit:
-    """Turn decoded frames into pictures (S, S, 1 or 3) as a player would show them."""
+    """Turn decoded frames into pictures (S, S, 1 or 3) as a player would show them.
+
+    >>> import av
+    >>> from vidhash_lab.videos.writing import write_video
+    >>> write_video("film.mp4", np.zeros((3, 48, 64, 3), np.uint8))
+    >>> with av.open("film.mp4") as film:
+    ...     fit = Fit(film.streams.video[0], Shape(32))
+    ...     fit(next(film.decode(video=0))).shape
+    ...
+    (32, 32, 3)
+    """
 
     def __init__(self, stream: av.VideoStream, shape: Shape):
         self._shape, self._reformatter = shape, VideoReformatter()
@@ -94,7 +111,15 @@ Orientation = tuple[bool, int, int]  # are the axes swapped, the steps of y and 
 
 
 def orientation(frame: av.VideoFrame) -> Orientation:
-    """Read how a picture is turned and mirrored from the display matrix of its file."""
+    """Read how a picture is turned and mirrored from the display matrix of its file.
+
+    >>> from vidhash_lab.videos.writing import write_video
+    >>> write_video("film.mp4", np.zeros((3, 48, 64, 3), np.uint8))
+    >>> with av.open("film.mp4") as film:
+    ...     orientation(next(film.decode(video=0)))
+    ...
+    (False, 1, 1)
+    """
     matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
     if matrix is None:
         return False, 1, 1
@@ -106,13 +131,22 @@ def orientation(frame: av.VideoFrame) -> Orientation:
 
 
 def upright(picture: np.ndarray, turn: Orientation) -> np.ndarray:
-    """Turn and mirror a picture (h, w, …) as the display matrix of its file says."""
+    """Turn and mirror a picture (h, w, …) as the display matrix of its file says.
+
+    >>> picture = np.array([[1, 2], [3, 4]])
+    >>> upright(picture, (True, 1, 1)).tolist(), upright(picture, (False, -1, 1)).tolist()
+    ([[1, 3], [2, 4]], [[3, 4], [1, 2]])
+    """
     turned, y, x = turn
     return (picture.swapaxes(0, 1) if turned else picture)[::y, ::x]
 
 
 def shrink(frames: np.ndarray, size: int) -> np.ndarray:
-    """Scale square pictures (T, S, S, 1 or 3) down -> (T, size, size[, 3]) uint8."""
+    """Scale square pictures (T, S, S, 1 or 3) down -> (T, size, size[, 3]) uint8.
+
+    >>> shrink(np.zeros((5, 64, 64, 3), np.uint8), 16).shape
+    (5, 16, 16, 3)
+    """
     frames = frames[..., 0] if frames.shape[3] == 1 else frames
     if frames.shape[1] == size:
         return frames

@@ -28,6 +28,10 @@ class ExtractionReport:
     """What became of the folder; `unread` were not given by the system, or changed meanwhile.
 
     `paths` are the files that hold the rows: `path` itself, or several in a row.
+
+    >>> print(ExtractionReport(Path("films.h5"), 3, {"one.mp4": "cut short"}))
+    films.h5: 3 videos, 1 files skipped
+      one.mp4: cut short
     """
 
     path: Path
@@ -38,7 +42,11 @@ class ExtractionReport:
 
     @property
     def without(self) -> dict[str, str]:
-        """Why files have no rows, {id: reason}."""
+        """Why files have no rows, {id: reason}.
+
+        >>> ExtractionReport(Path("films.h5"), 3, {"one.mp4": "cut short"}).without
+        {'one.mp4': 'cut short'}
+        """
         return self.skipped | self.unread
 
     def __str__(self):
@@ -51,7 +59,11 @@ class ExtractionReport:
 
 
 def share(count: int, shard: tuple[int, int] | None) -> slice:
-    """Return the slice of a list of `count` files that a shard (i, n) reads; all for None."""
+    """Return the slice of a list of `count` files that a shard (i, n) reads; all for None.
+
+    >>> share(10, (1, 4))
+    slice(2, 5, None)
+    """
     number, shards = (0, 1) if shard is None else shard
     if not 0 <= number < shards <= count:
         there = f"{shards} parts of {count} files"

@@ -22,7 +22,11 @@ LEAST_CHANGE, TIMES_NEIGHBOURS = 12.0, 2.0  # of 255; of any of the two frames o
 
 @dataclass(frozen=True, eq=False)
 class Shots:
-    """When frames are shown (F,), in seconds, how much each changes (F,), and where shots begin."""
+    """When frames are shown (F,), in seconds, how much each changes (F,), and where shots begin.
+
+    >>> Shots(np.array([0.0, 0.04]), np.array([0.0, 0.1]), np.array([])).times.tolist()
+    [0.0, 0.04]
+    """
 
     times: np.ndarray
     changes: np.ndarray
@@ -30,7 +34,15 @@ class Shots:
 
 
 def find_shots(path: str | Path) -> Shots:
-    """Decode a video whole and find its cuts; `BrokenVideo` says what is wrong with it."""
+    """Decode a video whole and find its cuts; `BrokenVideo` says what is wrong with it.
+
+    >>> from vidhash_lab.videos.writing import write_video
+    >>> frames = np.zeros((20, 48, 64, 3), np.uint8)
+    >>> frames[10:] = 255
+    >>> write_video("film.mp4", frames, rate=25)
+    >>> find_shots("film.mp4").cuts.tolist()
+    [0.4]
+    """
     reformatter, before, changes = VideoReformatter(), [None], []
 
     def see(frame):
@@ -44,7 +56,13 @@ def find_shots(path: str | Path) -> Shots:
 
 
 def find_cuts(changes: np.ndarray) -> np.ndarray:
-    """Number the frames (F,) at which shots begin, by how much each changes from the one before."""
+    """Number the frames (F,) at which shots begin, by how much each changes from the one before.
+
+    >>> changes = np.ones(30)
+    >>> changes[12] = 50
+    >>> find_cuts(changes).tolist()
+    [12]
+    """
     padded = np.pad(changes, 2)
     around = [padded[2 + step : len(padded) - 2 + step] for step in (-2, -1, 1, 2)]
     return np.flatnonzero(

@@ -39,6 +39,8 @@ def write_video(
     second, or `times` the seconds (T,) at which frames are shown, rising, in whole milliseconds.
     yuv420p `pixels` need even h and w: odd frames get one more row or column, a copy of the last.
     `options` are the codec's, for example crf="18". ValueError for other shapes and for no frames.
+
+    >>> write_video("film.mp4", np.zeros((10, 48, 64, 3), np.uint8), rate=25)
     """
     path, ticks, stream, reformatter = Path(path), Fraction(1, 1000), None, VideoReformatter()
     ending = path.suffix.lower().removeprefix(".")
@@ -99,7 +101,11 @@ def _barred(picture):
 
 @dataclass(frozen=True)
 class Variant:
-    """What happens to a film; `crf` is x264's quality, 18 is hardly visible, 40 is poor."""
+    """What happens to a film; `crf` is x264's quality, 18 is hardly visible, 40 is poor.
+
+    >>> Variant(speed=1.5).crf
+    18
+    """
 
     change: Callable[[np.ndarray], np.ndarray] = np.asarray  # of each picture (h, w, 3)
     speed: float = 1.0
@@ -120,7 +126,13 @@ VARIANTS = {
 
 
 def write_variants(video: str | Path, folder: str | Path) -> dict[str, Path]:
-    """Write near-duplicates of a video as mp4 -> {how: path}; `BrokenVideo` if it cannot be."""
+    """Write near-duplicates of a video as mp4 -> {how: path}; `BrokenVideo` if it cannot be.
+
+    >>> frames = np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8)
+    >>> write_video("film.mp4", frames)
+    >>> sorted(write_variants("film.mp4", "copies"))[:3]
+    ['25 % faster', '25 % slower', 'a black bar below']
+    """
     times, paths = np.array(frame_times(video)), {}
     for number, (how, variant) in enumerate(VARIANTS.items()):
         first = int(variant.cut * len(times))

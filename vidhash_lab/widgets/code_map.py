@@ -32,6 +32,14 @@ class CodeMap(anywidget.AnyWidget):
 
     Set `query`, `colour_by`, `bit` and `category` from browser or kernel, None for no choice.
     `nearest` answers: {query, videos, distances, relevant}; relevant is None without labels.
+
+    >>> from vidhash_lab import open_dataset
+    >>> from vidhash_lab.retrieval.codes import pack
+    >>> videos = open_dataset("digit-stories-mini").query
+    >>> generator = np.random.default_rng(0)
+    >>> codes = pack(generator.choice([-1, 1], (len(videos), 16)))
+    >>> map_of_codes = CodeMap(generator.random((len(videos), 2)), videos, codes, k=5)
+    >>> map_of_codes.query = 3
     """
 
     _esm = Path(__file__).with_suffix(".js").read_text()
@@ -83,7 +91,11 @@ class CodeMap(anywidget.AnyWidget):
 
 
 def check_positions(positions, num_codes, num_videos):
-    """Return positions as (N, 2) float32; ValueError says what does not fit."""
+    """Return positions as (N, 2) float32; ValueError says what does not fit.
+
+    >>> check_positions([[0, 1], [2, 3]], num_codes=2, num_videos=2).dtype
+    dtype('float32')
+    """
     positions = np.asarray(positions, np.float32)
     if positions.ndim != 2 or positions.shape[1] != 2:
         raise ValueError(f"positions must be (N, 2), a point for each video, not {positions.shape}")
@@ -102,7 +114,14 @@ def check_positions(positions, num_codes, num_videos):
 
 
 def browser_data(positions, feature_set, codes):
-    """Gather what the browser needs to draw, arrays as little-endian bytes."""
+    """Gather what the browser needs to draw, arrays as little-endian bytes.
+
+    >>> from vidhash_lab import open_dataset
+    >>> videos = open_dataset("digit-stories-mini").query
+    >>> data = browser_data(np.zeros((60, 2), "f4"), videos, np.zeros((60, 2), np.uint8))
+    >>> "positions" in data
+    True
+    """
     labels = {"category": feature_set.labels, "story": feature_set.fine_labels}
     categories, stories = (first_labels(each, len(codes)) for each in labels.values())
     strips, ends = strip_jpegs(feature_set)
@@ -123,7 +142,13 @@ def browser_data(positions, feature_set, codes):
 
 
 def strip_jpegs(feature_set):
-    """Shrink videos to film strips -> their JPEGs one after the other, and where each ends (N,)."""
+    """Shrink videos to film strips -> their JPEGs one after the other, and where each ends (N,).
+
+    >>> from vidhash_lab import open_dataset
+    >>> jpegs, ends = strip_jpegs(open_dataset("digit-stories-mini").query)
+    >>> len(ends), len(jpegs) - int(ends[-1])
+    (60, 0)
+    """
     N, T = len(feature_set), feature_set.num_frames
     h, w = feature_set.pictures(0).shape[2:4]
     width = max(1, round(STRIP_HEIGHT * w / h))
@@ -143,14 +168,22 @@ def strip_jpegs(feature_set):
 
 
 def first_labels(labels, N):
-    """Find each video's first label of a multi-hot (N, C) -> (N,), -1 where there is none."""
+    """Find each video's first label of a multi-hot (N, C) -> (N,), -1 where there is none.
+
+    >>> first_labels(np.array([[0, 1], [0, 0], [1, 1]]), 3).tolist()
+    [1, -1, 0]
+    """
     if labels is None:
         return np.full(N, -1)
     return np.where(labels.any(1), labels.argmax(1), -1)
 
 
 def story_ranks(categories, stories):
-    """Number the stories within their category from 0: both (N,) -> (N,), -1 for no story."""
+    """Number the stories within their category from 0: both (N,) -> (N,), -1 for no story.
+
+    >>> story_ranks(np.array([0, 0, 1]), np.array([4, 5, 6])).tolist()
+    [0, 1, 0]
+    """
     ranks = np.full(len(stories), -1)
     for category in np.unique(categories):
         members = np.flatnonzero((categories == category) & (stories >= 0))
@@ -159,7 +192,13 @@ def story_ranks(categories, stories):
 
 
 def label_names(feature_set, kind, labels):
-    """List the names of categories or stories: the file's own, `category_names`, else numbers."""
+    """List the names of categories or stories: the file's own, `category_names`, else numbers.
+
+    >>> from vidhash_lab import open_dataset
+    >>> videos = open_dataset("digit-stories-mini").query
+    >>> len(label_names(videos, "category", videos.labels))
+    20
+    """
     count = 0 if labels is None else labels.shape[1]
     names = feature_set.attributes.get(f"{kind}_names", ())
     if len(names) == count:
@@ -168,14 +207,26 @@ def label_names(feature_set, kind, labels):
 
 
 def nearest_videos(index, codes, query, k):
-    """Search the k nearest of one of an index's own codes, itself left out -> distances, videos."""
+    """Search the k nearest of one of an index's own codes, itself left out -> distances, videos.
+
+    >>> from vidhash_lab import HammingIndex
+    >>> codes = np.array([[0], [1], [255]], np.uint8)
+    >>> distances, videos = nearest_videos(HammingIndex(codes), codes, query=0, k=2)
+    >>> distances.tolist(), videos.tolist()
+    ([1, 8], [1, 2])
+    """
     distances, videos = index.search(codes[[query]], min(k + 1, len(index)))
     others = videos != query  # among many equal codes, itself need not be found
     return distances[others][:k], videos[others][:k]
 
 
 def answer(query, distances, videos, labels):
-    """Describe the videos found -> `nearest` for the browser, and the status line."""
+    """Describe the videos found -> `nearest` for the browser, and the status line.
+
+    >>> nearest, status = answer(0, np.array([1, 8]), np.array([1, 2]), labels=None)
+    >>> status
+    'video 0: 2 nearest, distances 1 to 8'
+    """
     nearest = {"query": query, "videos": videos.tolist(), "distances": distances.tolist()}
     nearest["relevant"], text = None, f"{len(videos)} nearest"
     if labels is not None:

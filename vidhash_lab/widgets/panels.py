@@ -35,6 +35,13 @@ def panel(
     """Lay out controls beside the picture that `draw(**values) -> (Figure, status)` makes.
 
     The status stands below the picture, and is read out in its place to those who cannot see it.
+
+    >>> import ipywidgets
+    >>> from vidhash_lab.plots import bars
+    >>> def draw(score):
+    ...     return bars({"ITQ": score}, xlabel="mAP@20"), f"ITQ reaches {score}"
+    ...
+    >>> box = panel(draw, score=ipywidgets.FloatSlider(0.4, min=0, max=1))
     """
     layout = ipywidgets.Layout(
         flex="1 1 0%", min_width="0", max_width="820px", align_self="flex-start"
@@ -69,7 +76,14 @@ def _described(png, text):
 def query_browser(
     dataset: VideoDataset, index: HammingIndex, query_codes: np.ndarray, k: int = 10
 ) -> ipywidgets.VBox:
-    """Choose a query of `query_codes` (Q, K/8), see its k nearest, right and wrong ones marked."""
+    """Choose a query of `query_codes` (Q, K/8), see its k nearest, right and wrong ones marked.
+
+    >>> from vidhash_lab import LSH, encode, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> model = LSH.for_dataset(data, bits=16).prepare(data.train, seed=0)
+    >>> index = HammingIndex(encode(model, data.database))
+    >>> box = query_browser(data, index, encode(model, data.query), k=3)
+    """
 
     def draw(query, k):
         distances, found, relevant = retrieve(dataset, index, query_codes, query, k)
@@ -89,7 +103,14 @@ def query_browser(
 def radius_slider(
     dataset: VideoDataset, result: Evaluation, query_codes: np.ndarray, database_codes: np.ndarray
 ) -> ipywidgets.VBox:
-    """Choose a radius and a query: a point on the `Evaluation`'s curve, and what it finds there."""
+    """Choose a radius and a query: a point on the `Evaluation`'s curve, and what it finds there.
+
+    >>> from vidhash_lab import LSH, encode, open_dataset, score
+    >>> data = open_dataset("digit-stories-mini")
+    >>> model = LSH.for_dataset(data, bits=16).prepare(data.train, seed=0)
+    >>> codes = encode(model, data.query), encode(model, data.database)
+    >>> box = radius_slider(data, score(codes, data), *codes)
+    """
 
     def draw(radius, query):
         away = hamming.distances(query_codes[[query]], database_codes)[0]  # (N,)
@@ -111,7 +132,13 @@ def radius_slider(
 def playable(
     paths: Sequence[str | Path], captions: Sequence[str], size: int = 96, num_frames: int = 25
 ) -> HTML:
-    """Show video files side by side as films to be played, of `size` pixels and `num_frames`."""
+    """Show video files side by side as films to be played, of `size` pixels and `num_frames`.
+
+    >>> from vidhash_lab.videos.writing import write_video
+    >>> write_video("film.mp4", np.zeros((10, 48, 64, 3), np.uint8))
+    >>> "film of zeros" in playable(["film.mp4"], ["A film of zeros"], num_frames=5).data
+    True
+    """
     from vidhash_lab.videos.decoding import read_clip  # needs av; the other widgets do not
     from vidhash_lab.videos.pictures import Shape
     from vidhash_lab.videos.writing import write_video
@@ -131,7 +158,10 @@ def playable(
 
 
 def mask_slider(frames: np.ndarray, seed: int = 0) -> ipywidgets.VBox:
-    """Choose a mask ratio, see which frames of a video (T, h, w) the two views of ConMH show."""
+    """Choose a mask ratio, see which frames of a video (T, h, w) the two views of ConMH show.
+
+    >>> box = mask_slider(np.zeros((10, 16, 16)))
+    """
     T = len(frames)
 
     def draw(hidden, order):
@@ -146,7 +176,13 @@ def mask_slider(frames: np.ndarray, seed: int = 0) -> ipywidgets.VBox:
 
 
 def gate_browser(model: MCMSH, feature_set: FeatureSet) -> ipywidgets.VBox:
-    """Choose a video and a place, see how far MCMSH's gates open there over time and channels."""
+    """Choose a video and a place, see how far MCMSH's gates open there over time and channels.
+
+    >>> from vidhash_lab import MCMSH, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> model = MCMSH.for_dataset(data, bits=16, hidden_dim=16, num_anchors=20)
+    >>> box = gate_browser(model, data.query)
+    """
     places = {"token mixer": "token_mixer.", "channel mixer": "channel_mixer.", "at the end": ""}
 
     def draw(video, place):
@@ -164,7 +200,12 @@ def gate_browser(model: MCMSH, feature_set: FeatureSet) -> ipywidgets.VBox:
 
 
 def order_guesser(model: CHAIN, feature_set: FeatureSet) -> ipywidgets.VBox:
-    """Shuffle the frames of a clip, see in which order CHAIN puts them."""
+    """Shuffle the frames of a clip, see in which order CHAIN puts them.
+
+    >>> from vidhash_lab import CHAIN, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> box = order_guesser(CHAIN.for_dataset(data, bits=16, hidden_dim=16, depth=1), data.query)
+    """
     T, M = model.config.num_frames, model.config.clip_frames
     places = (torch.arange(M) * T + T // 2) // M  # the middle frame of every segment
 

@@ -18,6 +18,12 @@ def rankings_of(dataset: VideoDataset, codes: Codes, query: int, k: int = 8) -> 
     """Search one query's k nearest by each method's codes -> the figure, and a line about it.
 
     Where the queries are the database, a query does not find itself.
+
+    >>> from vidhash_lab import LSH, encode, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> model = LSH.for_dataset(data, bits=16).prepare(data.train, seed=0)
+    >>> codes = {"LSH": (encode(model, data.query), encode(model, data.database))}
+    >>> figure, line = rankings_of(data, codes, query=0, k=3)
     """
     columns, texts = {}, []
     for method, (query_codes, database_codes) in codes.items():
@@ -32,7 +38,14 @@ def rankings_of(dataset: VideoDataset, codes: Codes, query: int, k: int = 8) -> 
 
 
 def rival_browser(dataset: VideoDataset, codes: Codes, k: int = 8) -> ipywidgets.VBox:
-    """Choose a query, see what each method's codes find for it."""
+    """Choose a query, see what each method's codes find for it.
+
+    >>> from vidhash_lab import LSH, encode, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> model = LSH.for_dataset(data, bits=16).prepare(data.train, seed=0)
+    >>> codes = {"LSH": (encode(model, data.query), encode(model, data.database))}
+    >>> box = rival_browser(data, codes)
+    """
     last = len(dataset.query) - 1
     query = ipywidgets.IntSlider(0, 0, last, description="query", **SLIDER)
     return panel(lambda query: rankings_of(dataset, codes, query, k), query=query)

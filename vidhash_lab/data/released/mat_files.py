@@ -24,6 +24,11 @@ def read_mat_labels(path: Path, key: str = "labels", videos: int | None = None) 
 
     `key` names the matrix, `videos` is the N that it must have, where that is known. Raises
     FileNotFoundError, and `DataError` that names file and key, for what is no such matrix.
+
+    >>> import numpy as np, scipy.io
+    >>> scipy.io.savemat("labels.mat", {"labels": np.eye(3)})
+    >>> read_mat_labels(Path("labels.mat"), videos=3).shape
+    (3, 3)
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such label file. Check the folder and the name.")

@@ -20,7 +20,11 @@ from vidhash_lab.data.rows import Paths, Rows
 
 @dataclass(frozen=True)
 class Part:
-    """Files of one set of videos: features, their count N, label files in the same order."""
+    """Files of one set of videos: features, their count N, label files in the same order.
+
+    >>> Part(("fcv_train_feats.h5",), videos=45_585).videos
+    45585
+    """
 
     feats: tuple[str, ...]
     videos: int
@@ -31,7 +35,12 @@ class Part:
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A published data set. Where two of its sets are the same part, they open as one object."""
+    """A published data set. Where two of its sets are the same part, they open as one object.
+
+    >>> fcvid = PUBLISHED_SETS["fcvid"]
+    >>> fcvid.num_frames, fcvid.feature_dim, fcvid.query is fcvid.database
+    (25, 4096, True)
+    """
 
     title: str
     train: Part
@@ -45,7 +54,11 @@ class PublishedSet:
 
     @property
     def parts(self) -> dict[Part, list[str]]:
-        """The parts without repetition, each with the roles it has: {part: ["database", …]}."""
+        """The parts without repetition, each with the roles it has: {part: ["database", …]}.
+
+        >>> [roles for roles in PUBLISHED_SETS["fcvid"].parts.values()]
+        [['train'], ['database', 'query']]
+        """
         parts = {}
         for role in ("train", "database", "query"):
             parts.setdefault(getattr(self, role), []).append(role)
@@ -53,7 +66,11 @@ class PublishedSet:
 
     @property
     def summary(self) -> dict[str, str]:
-        """The set in a table's row: {column: text}; GB are those of all features, float32."""
+        """The set in a table's row: {column: text}; GB are those of all features, float32.
+
+        >>> PUBLISHED_SETS["hmdb51"].summary["T × D"]
+        '25 × 4096'
+        """
         sets = (f"{' and '.join(roles)} {part.videos:,}" for part, roles in self.parts.items())
         videos = sum(part.videos for part in self.parts)
         return {
@@ -66,7 +83,11 @@ class PublishedSet:
 
     @property
     def files(self) -> list[str]:
-        """The names of all files that the set needs."""
+        """The names of all files that the set needs.
+
+        >>> PUBLISHED_SETS["fcvid"].files
+        ['fcv_train_feats.h5', 'fcv_test_feats.h5', 'fcv_test_labels.mat']
+        """
         labels = [name for part in self.parts if part.labels_needed for name in part.labels]
         return [name for part in self.parts for name in part.feats] + labels
 
@@ -129,6 +150,10 @@ def open_published(
     `views` are HDF5 files of the training videos' augmented views (CHAIN's). A count that is not
     the published one is a warning, so that a subset opens too; files that contradict each other
     are a `DataError`. FileNotFoundError lists what is missing and who offers it.
+
+    >>> open_published("fcvid", "no such folder")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    FileNotFoundError: no such folder: no such folder; expected FCVID is fcv_train_feats.h5, ...
     """
     published = PUBLISHED_SETS[name]
     folder, opened = _folder_of(published, name, root), {}
@@ -148,7 +173,13 @@ def open_published(
 
 
 def read_part_labels(part: Part, folder: Path, counts: Iterable[int]) -> np.ndarray | None:
-    """Read the labels of a part's files, which hold `counts` videos -> (N, C) bool, or None."""
+    """Read the labels of a part's files, which hold `counts` videos -> (N, C) bool, or None.
+
+    >>> import scipy.io
+    >>> scipy.io.savemat("labels.mat", {"labels": np.eye(3)})
+    >>> read_part_labels(Part((), 3, ("labels.mat",)), Path("."), [3]).shape
+    (3, 3)
+    """
     paths = [folder / file for file in part.labels]
     if not paths or not (part.labels_needed or all(path.is_file() for path in paths)):
         return None
@@ -159,7 +190,13 @@ def read_part_labels(part: Part, folder: Path, counts: Iterable[int]) -> np.ndar
 
 
 def differences(published: PublishedSet, part: Part, feature_set: FeatureSet) -> list[str]:
-    """List in words where an opened part differs from the published counts."""
+    """List in words where an opened part differs from the published counts.
+
+    >>> from vidhash_lab import open_dataset
+    >>> fcvid, mini = PUBLISHED_SETS["fcvid"], open_dataset("digit-stories-mini")
+    >>> differences(fcvid, fcvid.train, mini.train)[0]
+    'fcv_train_feats.h5: 600 videos, published are 45585'
+    """
     pairs = [
         (len(feature_set), "videos", part.videos),
         (feature_set.num_frames, "frames a video (T)", published.num_frames),

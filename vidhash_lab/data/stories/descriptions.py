@@ -28,6 +28,11 @@ def untrained_network(feature_set: FeatureSet, seed: int = 0, videos: int = 40) 
 
     Its normalisations have the statistics of the first `videos` thumbnails, as in its first step;
     without them, features would hardly depend on a frame.
+
+    >>> from vidhash_lab import open_dataset
+    >>> network = untrained_network(open_dataset("digit-stories-mini").train, videos=4)
+    >>> network.features(torch.zeros(2, 32, 32)).shape
+    torch.Size([2, 128])
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -47,6 +52,13 @@ def describe_again(
     `describe` maps frames (N, h, w) in [0, 1] to features (N, D); they are written with a standard
     deviation of 1 over the training videos, as those of the built-in data set are. Labels go along,
     thumbnails do not. DataError where a set has no thumbnails.
+
+    >>> from vidhash_lab import open_dataset
+    >>> Path("again").mkdir()
+    >>> data = open_dataset("digit-stories-mini")
+    >>> folder = describe_again(data, lambda frames: frames.flatten(1)[:, ::64], "again")
+    >>> open_dataset(folder).feature_dim
+    16
     """
     folder, scale = Path(folder), None
     for name in ("train", "database", "query"):

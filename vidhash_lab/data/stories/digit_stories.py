@@ -44,7 +44,11 @@ CHUNK = 50  # videos rendered at a time: about 100 MB
 
 @dataclass(frozen=True)
 class DigitStoriesConfig:
-    """Sizes and looks of the data set; every field is part of its cached folder's name."""
+    """Sizes and looks of the data set; every field is part of its cached folder's name.
+
+    >>> DigitStoriesConfig(train=600, database=300, query=60).num_frames
+    25
+    """
 
     train: int = 4000
     database: int = 2000
@@ -67,7 +71,12 @@ class DigitStoriesConfig:
 
 @dataclass(frozen=True)
 class Script:
-    """What happens in B videos: all that `render_scene` needs. Index it like an array of videos."""
+    """What happens in B videos: all that `render_scene` needs. Index it like an array of videos.
+
+    >>> numbers, script = split_script(DigitStoriesConfig(query=20), "query")
+    >>> script[:2].shots.shape
+    torch.Size([2, 25])
+    """
 
     shots: Tensor  # (B, T) int64, the shot that a frame belongs to
     distractors: Tensor  # (B, T) bool
@@ -82,7 +91,11 @@ class Script:
 
 
 def stories(config: DigitStoriesConfig) -> Tensor:
-    """Draw the 40 stories, (40, 3) digits; rows 2c and 2c + 1 are category c in both directions."""
+    """Draw the 40 stories, (40, 3) digits; rows 2c and 2c + 1 are category c in both directions.
+
+    >>> stories(DigitStoriesConfig())[:2].tolist()  # one told in both directions
+    [[1, 8, 3], [3, 8, 1]]
+    """
     generator = seeded_generator(config, "stories")
     sets = torch.combinations(torch.arange(10), 3)  # all 120 sets of three digits
     chosen = sets[torch.randperm(len(sets), generator=generator)[:NUM_CATEGORIES]]
@@ -92,7 +105,11 @@ def stories(config: DigitStoriesConfig) -> Tensor:
 
 
 def seeded_generator(config: DigitStoriesConfig, purpose: str) -> Generator:
-    """Give every purpose random numbers of its own: a larger split leaves the others unchanged."""
+    """Give every purpose random numbers of its own: a larger split leaves the others unchanged.
+
+    >>> seeded_generator(DigitStoriesConfig(), "stories").initial_seed() > 0
+    True
+    """
     digest = hashlib.sha256(f"{config.seed} {purpose}".encode()).digest()
     return Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
@@ -100,7 +117,14 @@ def seeded_generator(config: DigitStoriesConfig, purpose: str) -> Generator:
 def draw_script(
     digits: Tensor, num_frames: int, pool: Tensor, config: DigitStoriesConfig, generator: Generator
 ) -> Script:
-    """Draw up B videos that show (B, shots) digits, by the rows `pool` of handwriting -> Script."""
+    """Draw up B videos that show (B, shots) digits, by the rows `pool` of handwriting -> Script.
+
+    >>> config, pool = DigitStoriesConfig(), handwriting_pools()["test"]
+    >>> digits = torch.tensor([[3, 7, 1]])
+    >>> script = draw_script(digits, 25, pool, config, torch.Generator().manual_seed(0))
+    >>> render_scene(script).shape
+    torch.Size([1, 25, 32, 32])
+    """
     B, num_shots = digits.shape
 
     def uniform(low, high, *shape):
@@ -142,7 +166,12 @@ def _draw_shots(B, num_shots, num_frames, evenness, generator):
 
 
 def render_scene(script: Script, frame_size: int = network.FRAME_SIZE) -> Tensor:
-    """Render the brighter of digit and background -> (B, T, frame_size, frame_size) in [0, 1]."""
+    """Render the brighter of digit and background -> (B, T, frame_size, frame_size) in [0, 1].
+
+    >>> numbers, script = split_script(DigitStoriesConfig(query=20), "query")
+    >>> render_scene(script[:2], frame_size=64).shape
+    torch.Size([2, 25, 64, 64])
+    """
     B, T = script.shots.shape
     # Where in the digit's own picture a frame's pixel lies: turned back, enlarged, moved back.
     cosine, sine = script.rotation.cos(), script.rotation.sin()
@@ -160,14 +189,25 @@ def render_scene(script: Script, frame_size: int = network.FRAME_SIZE) -> Tensor
 
 
 def render(script: Script, config: DigitStoriesConfig, generator: Generator) -> Tensor:
-    """Render B videos with the sensor's Gaussian noise -> (B, T, 32, 32) float32 in [0, 1]."""
+    """Render B videos with the sensor's Gaussian noise -> (B, T, 32, 32) float32 in [0, 1].
+
+    >>> config = DigitStoriesConfig(query=20)
+    >>> numbers, script = split_script(config, "query")
+    >>> render(script[:2], config, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 25, 32, 32])
+    """
     scene = render_scene(script)
     noise = torch.randn(scene.shape, generator=generator)
     return noise.mul_(config.noise).add_(scene).clamp_(0, 1)
 
 
 def split_script(config: DigitStoriesConfig, split: str) -> tuple[Tensor, Script]:
-    """Draw up all videos of "train", "database" or "query" -> (N,) their stories, Script."""
+    """Draw up all videos of "train", "database" or "query" -> (N,) their stories, Script.
+
+    >>> numbers, script = split_script(DigitStoriesConfig(query=20), "query")
+    >>> numbers.shape, len(numbers.unique())
+    (torch.Size([20]), 20)
+    """
     generator = seeded_generator(config, f"{split} script")
     number = torch.arange(getattr(config, split))
     # Every category as often, then both of its directions as often.
@@ -191,7 +231,13 @@ def _layout(config, split):
 
 @network.one_thread()
 def build(config: DigitStoriesConfig, folder: Path) -> None:
-    """Render the data set, describe its 8-bit thumbnails: writes three HDF5 files into `folder`."""
+    """Render the data set, describe its 8-bit thumbnails: writes three HDF5 files into `folder`.
+
+    >>> Path("stories").mkdir()
+    >>> build(DigitStoriesConfig(train=50, database=50, query=50), Path("stories"))
+    >>> sorted(path.name for path in Path("stories").iterdir())
+    ['database.h5', 'query.h5', 'train.h5']
+    """
     digits, side = stories(config).tolist(), network.FRAME_SIZE
     attributes = {
         "config": json.dumps(asdict(config)),
@@ -223,13 +269,21 @@ def build(config: DigitStoriesConfig, folder: Path) -> None:
 
 
 def cache_name(config: DigitStoriesConfig) -> str:
-    """Name the folder of a config: another config, file format or network, another name."""
+    """Name the folder of a config: another config, file format or network, another name.
+
+    >>> cache_name(DigitStoriesConfig()) == cache_name(DigitStoriesConfig(seed=1))
+    False
+    """
     digest = hashlib.sha256(f"{config} {FORMAT_VERSION}".encode() + network.WEIGHTS.read_bytes())
     return f"digit-stories-{digest.hexdigest()[:12]}"
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether the folder holds its three files as they were built, by their checksums."""
+    """Tell whether the folder holds its three files as they were built, by their checksums.
+
+    >>> is_complete(Path("no such folder"))
+    False
+    """
     with suppress(DataError, FileNotFoundError):
         for split in SPLITS:
             check_seal(folder / f"{split}.h5")
@@ -241,6 +295,10 @@ def open_or_build(config: DigitStoriesConfig, cache_folder: Path) -> Path:
     """Return the folder of the finished data set, built now where it is missing or damaged.
 
     Several processes may do so at once: each builds in a folder of its own, then renames it.
+
+    >>> config = DigitStoriesConfig(train=50, database=50, query=50)
+    >>> open_or_build(config, Path("cache")).name == cache_name(config)
+    True
     """
     folder = cache_folder / cache_name(config)
     remove_unfinished(folder)

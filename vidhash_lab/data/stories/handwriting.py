@@ -26,7 +26,13 @@ def handwriting_pools() -> dict[str, Tensor]:
 
 
 def choose_handwriting(digits: Tensor, pool: Tensor, generator: torch.Generator) -> Tensor:
-    """Pick a random picture of the pool for each digit, of any shape -> rows of `handwriting()`."""
+    """Pick a random picture of the pool for each digit, of any shape -> rows of `handwriting()`.
+
+    >>> digits, pool = torch.tensor([3, 7, 1]), handwriting_pools()["test"]
+    >>> rows = choose_handwriting(digits, pool, torch.Generator().manual_seed(0))
+    >>> handwriting()[1][rows].tolist()
+    [3, 7, 1]
+    """
     classes = handwriting()[1][pool]
     by_class = pool[classes.argsort(stable=True)]
     counts = classes.bincount(minlength=10)

@@ -23,7 +23,11 @@ BACKBONE = "digits, 128 ReLU activations, standard deviation 1"  # what feature 
 
 
 class DigitNetwork(nn.Module):
-    """Three convolutions, a hidden layer (the features) and ten logits; `norm` is for training."""
+    """Three convolutions, a hidden layer (the features) and ten logits; `norm` is for training.
+
+    >>> DigitNetwork()(torch.zeros(2, 32, 32)).shape
+    torch.Size([2, 10])
+    """
 
     def __init__(self, norm: type[nn.Module] = nn.Identity):
         super().__init__()
@@ -36,11 +40,19 @@ class DigitNetwork(nn.Module):
         self.head = nn.Linear(FEATURE_DIM, 10)
 
     def features(self, frames: Tensor) -> Tensor:
-        """Describe (N, 32, 32) frames in [0, 1] by their hidden activations -> (N, D), >= 0."""
+        """Describe (N, 32, 32) frames in [0, 1] by their hidden activations -> (N, D), >= 0.
+
+        >>> DigitNetwork().features(torch.zeros(2, 32, 32)).shape
+        torch.Size([2, 128])
+        """
         return F.relu(self.hidden(self.convolutions(frames.unsqueeze(1)).flatten(1)))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Score the ten digits: (N, 32, 32) frames -> (N, 10) logits."""
+        """Score the ten digits: (N, 32, 32) frames -> (N, 10) logits.
+
+        >>> DigitNetwork().forward(torch.zeros(2, 32, 32)).shape
+        torch.Size([2, 10])
+        """
         return self.head(F.dropout(self.features(frames), 0.5, self.training))
 
 
@@ -54,7 +66,13 @@ def shipped_network() -> DigitNetwork:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread, also as a decorator: the same last bit on any number of cores."""
+    """Let torch use one thread, also as a decorator: the same last bit on any number of cores.
+
+    >>> with one_thread():
+    ...     torch.get_num_threads()
+    ...
+    1
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -66,7 +84,11 @@ def one_thread() -> Iterator[None]:
 @one_thread()
 @torch.no_grad()
 def digit_features(frames: Tensor) -> Tensor:
-    """Describe (B, T, 32, 32) frames in [0, 1] -> (B, T, D) float32, standard deviation 1."""
+    """Describe (B, T, 32, 32) frames in [0, 1] -> (B, T, D) float32, standard deviation 1.
+
+    >>> digit_features(torch.zeros(1, 5, 32, 32)).shape
+    torch.Size([1, 5, 128])
+    """
     # Parts of this size stay in the processor's cache.
     parts = [shipped_network().features(part) for part in frames.flatten(0, 1).split(125)]
     return torch.cat(parts).unflatten(0, frames.shape[:2])

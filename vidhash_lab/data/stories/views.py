@@ -21,7 +21,13 @@ VIEWS_VERSION = 1  # raise it when views come out otherwise: older ones are then
 
 
 def open_or_build_views(config: DigitStoriesConfig, folder: Path, num_views: int) -> Path:
-    """Return the file of `num_views` views of the training videos, built if missing or damaged."""
+    """Return the file of `num_views` views of the training videos, built if missing or damaged.
+
+    >>> from vidhash_lab.data.stories.digit_stories import open_or_build
+    >>> config = DigitStoriesConfig(train=50, database=50, query=50)
+    >>> open_or_build_views(config, open_or_build(config, Path("cache")), num_views=1).name
+    'train_views_1.h5'
+    """
     if num_views < 1:
         raise ValueError(f"num_views={num_views}: as many views of each video, 1 or more")
     path = folder / f"train_views_{num_views}.h5"
@@ -35,7 +41,11 @@ def open_or_build_views(config: DigitStoriesConfig, folder: Path, num_views: int
 
 
 def is_complete(path: Path, config: DigitStoriesConfig, num_views: int) -> bool:
-    """Tell whether the file holds these views as they were built, and of this version."""
+    """Tell whether the file holds these views as they were built, and of this version.
+
+    >>> is_complete(Path("no_views.h5"), DigitStoriesConfig(), 2)
+    False
+    """
     try:
         check_seal(path)
         with h5py.File(path) as file:
@@ -48,7 +58,15 @@ def is_complete(path: Path, config: DigitStoriesConfig, num_views: int) -> bool:
 
 @one_thread()
 def build_views(config: DigitStoriesConfig, source: Path, path: Path, num_views: int) -> None:
-    """Describe augmented thumbnails of `source` in the file `path`; each view has its own draws."""
+    """Describe augmented thumbnails of `source` in the file `path`; each view has its own draws.
+
+    >>> from vidhash_lab.data.stories.digit_stories import open_or_build
+    >>> config = DigitStoriesConfig(train=50, database=50, query=50)
+    >>> folder = open_or_build(config, Path("cache"))
+    >>> build_views(config, folder / "train.h5", Path("views.h5"), num_views=1)
+    >>> h5py.File("views.h5")["views"].shape
+    (50, 1, 25, 128)
+    """
     shape = config.train, num_views, config.num_frames, FEATURE_DIM
     generators = [seeded_generator(config, f"train view {view}") for view in range(num_views)]
     with (
