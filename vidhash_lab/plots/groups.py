@@ -20,6 +20,10 @@ def messages(points: ArrayLike, rounds: Mapping[str, Messages]) -> Figure:
     `rounds` are {title: (responsibilities, availabilities)}, row i the point, column k who would
     stand for it. Above, a line leads from each point to the k of its greatest sum of both; an
     exemplar, whose own sum is above 0, is orange. ValueError where there is no round.
+
+    >>> sent = np.array([[1.0, -2.0], [-2.0, 1.0]]), np.zeros((2, 2))
+    >>> len(messages([[0, 0], [1, 0]], {"round 1": sent, "round 2": sent}).axes)
+    6
     """
     if not rounds:
         raise ValueError("no round of messages: there is nothing to draw")
@@ -76,6 +80,9 @@ def structures(
     From above: *cluster*, each video's way to its nearest anchor; *similarity*, the anchors of
     `nearest` (N, R), nearest first, that each keeps, with the video's label and colour (N,);
     *quadruplet*, the three distances among the videos `four`: h, s, d1 and d2.
+
+    >>> nearest = [[0, 1], [2, 1]]
+    >>> figure = structures([0, 1, 2], [0.2, 1.9], nearest, ["h", "d"], ["blue"] * 2, [0, 0, 1, 1])
     """
     anchors, videos, nearest = (np.asarray(each) for each in (anchors, videos, nearest))
     figure = new_figure(1.9 + 0.3 * len(videos) + 1.2)
