@@ -21,9 +21,9 @@ def messages(points: ArrayLike, rounds: Mapping[str, Messages]) -> Figure:
     stand for it. Above, a line leads from each point to the k of its greatest sum of both; an
     exemplar, whose own sum is above 0, is orange. ValueError where there is no round.
 
-    >>> sent = np.array([[2.0, -1.0], [-3.0, 1.0]])
-    >>> len(messages([[0, 0], [1, 1]], {"round 1": (sent, np.zeros((2, 2)))}).axes)
-    3
+    >>> sent = np.array([[1.0, -2.0], [-2.0, 1.0]]), np.zeros((2, 2))
+    >>> len(messages([[0, 0], [1, 0]], {"round 1": sent, "round 2": sent}).axes)
+    6
     """
     if not rounds:
         raise ValueError("no round of messages: there is nothing to draw")
@@ -81,10 +81,8 @@ def structures(
     `nearest` (N, R), nearest first, that each keeps, with the video's label and colour (N,);
     *quadruplet*, the three distances among the videos `four`: h, s, d1 and d2.
 
-    >>> anchors, nearest = [0, 2, 4, 6, 8], [[0, 1, 2], [1, 0, 2], [3, 4, 2], [4, 3, 2]]
-    >>> names, colours = ["h", "s", "d1", "d2"], [BLUE, BLUE, ORANGE, GREY]
-    >>> len(structures(anchors, [0.5, 1.5, 6, 8], nearest, names, colours, [0, 1, 2, 3]).axes)
-    3
+    >>> nearest = [[0, 1], [2, 1]]
+    >>> figure = structures([0, 1, 2], [0.2, 1.9], nearest, ["h", "d"], ["blue"] * 2, [0, 0, 1, 1])
     """
     anchors, videos, nearest = (np.asarray(each) for each in (anchors, videos, nearest))
     figure = new_figure(1.9 + 0.3 * len(videos) + 1.2)

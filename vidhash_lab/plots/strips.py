@@ -164,9 +164,9 @@ def gate_templates(openings: Mapping[str, np.ndarray], video: int) -> Figure:
     On the left the template, the mean over B; on the right what this video's openings add to it
     or take away. Channels are sorted by the template. ValueError where there is no such video.
 
-    >>> openings = np.random.default_rng(0).random((3, 4, 6))
-    >>> len(gate_templates({"long range": openings}, video=1).axes)  # two maps, two colour bars
-    4
+    >>> openings = {"long range": np.random.default_rng(0).random((5, 8, 6))}  # (B, T, H)
+    >>> gate_templates(openings, video=2).axes[1].get_title()
+    'this video minus the template'
     """
     templates = {name: each.mean(0) for name, each in openings.items()}
     if not all(0 <= video < len(each) for each in openings.values()):

@@ -15,7 +15,7 @@ from vidhash_lab.videos.extraction import SAMPLES, extract
 from vidhash_lab.videos.model_folders import OUTPUTS
 
 BACKBONE = """what describes a frame: torchvision:NAME or timm:NAME, the folder of a transformers
-model, a TorchScript or ONNX file; weights are looked for on this disk, never downloaded"""
+model, a TorchScript or ONNX file; torchvision and timm fetch weights that are not on this disk"""
 SAMPLE = "uniform: spread evenly over a film's time; shots: every shot has its share"
 SHARD = "only the I-th of N equal parts, I from 0 on: one for each of N processes or machines"
 

@@ -188,7 +188,8 @@ def list_videos(folder: Path) -> list[VideoFile]:
     ['one.mp4']
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of videos.")
+        hint = " It is a file: give the folder that it lies in." if folder.is_file() else ""
+        raise FileNotFoundError(f"{folder}: no such folder of videos.{hint}")
     files = {}
     for path in _walk(folder):
         if path.suffix.lower() in ENDINGS:
