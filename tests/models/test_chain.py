@@ -66,6 +66,17 @@ def test_a_subclass_chooses_which_frames_its_clips_show(viewed, generator):
     assert (apart.round() != 0).all()
 
 
+def test_a_subclass_chooses_which_renderings_its_clips_show(viewed, generator):
+    class AsTheyAre(CHAIN):
+        def two_renderings(self, train, indices, generator, share):
+            return [train.rows(indices[share])] * 2
+
+    batch = AsTheyAre(CHAINConfig(**TINY)).sample(viewed, torch.arange(24), generator)
+    for frames, places in zip(batch["frames"], batch["places"]):
+        whole = viewed.rows(range(24))
+        assert torch.equal(frames, whole.gather(1, places[..., None].expand_as(frames)))
+
+
 def test_a_subclass_chooses_how_frames_are_grouped(viewed, generator):
     class Halves(CHAIN):
         def group(self, states):

@@ -81,7 +81,7 @@ class CHAIN(VideoHasher):
         """
         c, count = self.config, len(indices)
         places = self.draw_places(count, generator)[:, share]
-        videos = torch.stack(self._two_renderings(train, indices, generator, share))
+        videos = torch.stack(self.two_renderings(train, indices, generator, share))
         order = torch.rand(count, c.clip_frames, generator=generator).argsort(1)[share]
         clips = videos.gather(2, places[..., None].expand(*places.shape, videos.shape[-1]))
         return {"frames": clips, "places": places, "order": order}
@@ -96,7 +96,11 @@ class CHAIN(VideoHasher):
         places = segment_sample(2 * count, c.num_frames, c.clip_frames, generator)
         return places.unflatten(0, (2, count))
 
-    def _two_renderings(self, train, indices, generator, share):
+    def two_renderings(self, train, indices, generator, share):
+        """Read videos (B,) in two renderings, each (B, T, D): two views where there are two.
+
+        `[train.rows(indices[share])] * 2` would show both clips the video as it is.
+        """
         views = train.num_views
         if views >= 2:
             first, second = torch.rand(len(indices), views, generator=generator).argsort(1).T[:2]
