@@ -53,6 +53,12 @@ def press(page, handle, key, times=1):
             r"^query 0: guessing \d+ of 8",
             r"^query 3: guessing \d+ of 8",
         ),
+        (
+            "14_the_papers_questions",
+            "query",
+            r"^query 0: conmh \d+ of 8 right, chain \d+",
+            r"^query 3: conmh \d+ of 8 right, chain \d+",
+        ),
         ("08_your_own_videos", "file", r"^0-6-8/0003\.mp4, then", r"^1-3-8/0005\.mp4, then"),
         (
             "09_at_scale",

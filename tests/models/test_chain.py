@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vidhash_lab import CHAIN, CHAINConfig, FeatureSet, VideoDataset, encode, fit, load, save
+from vidhash_lab.losses import scene_contrast
 from vidhash_lab.models.chain import find_scenes, segment_sample
 
 TINY = {"bits": 16, "num_frames": 10, "feature_dim": 12, "hidden_dim": 16, "heads": 2}
@@ -51,6 +52,47 @@ def test_clips_are_two_different_views_of_a_video(viewed, generator):
         found = batch["frames"][clip] - 100 * view[clip][:, None, None]
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
     assert (batch["places"][0] != batch["places"][1]).any()
+
+
+def test_a_subclass_chooses_which_frames_its_clips_show(viewed, generator):
+    class SameFrames(CHAIN):
+        def draw_places(self, count, generator):
+            return super().draw_places(count, generator)[:1].repeat(2, 1, 1)
+
+    batch = SameFrames(CHAINConfig(**TINY)).sample(viewed, torch.arange(24), generator)
+    assert torch.equal(*batch["places"])
+    apart = (batch["frames"][0] - batch["frames"][1]) / 100  # the same frames in other renderings
+    torch.testing.assert_close(apart, apart.round(), atol=1e-3, rtol=0)
+    assert (apart.round() != 0).all()
+
+
+def test_a_subclass_chooses_which_renderings_its_clips_show(viewed, generator):
+    class AsTheyAre(CHAIN):
+        def two_renderings(self, train, indices, generator, share):
+            return [train.rows(indices[share])] * 2
+
+    batch = AsTheyAre(CHAINConfig(**TINY)).sample(viewed, torch.arange(24), generator)
+    for frames, places in zip(batch["frames"], batch["places"]):
+        whole = viewed.rows(range(24))
+        assert torch.equal(frames, whole.gather(1, places[..., None].expand_as(frames)))
+
+
+def test_a_subclass_chooses_how_frames_are_grouped(viewed, generator):
+    class Halves(CHAIN):
+        def group(self, states):
+            assert not states.requires_grad
+            M = states.shape[1]
+            return (torch.arange(M) * 2 // M).expand(states.shape[:2])
+
+    off = {"contrastive_weight": 0, "order_weight": 0, "scene_weight": 1}
+    model = Halves(CHAINConfig(**TINY | off))
+    batch = model.sample(viewed, torch.arange(24), generator)
+    states = model.states(batch["frames"].flatten(0, 1), batch["places"].flatten(0, 1))
+    halves = torch.tensor([0, 0, 1, 1]).expand(48, 4)
+    expected = scene_contrast(states, halves, model.config.scene_temperature)
+    torch.testing.assert_close(model.losses(batch)["scene"], expected)
+    with torch.no_grad():
+        assert model.scenes(viewed.rows(0)).tolist() == [[0] * 5 + [1] * 5]
 
 
 def test_without_views_one_warning_says_that_clips_differ_in_time_alone(random_features, generator):

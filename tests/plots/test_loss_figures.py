@@ -17,6 +17,14 @@ def test_a_label_has_one_colour_in_all_panels():
     assert second.get_title() == "two"
 
 
+def test_panels_share_their_scale_where_asked():
+    x = np.arange(5)
+    panels = {"one": {"a": (x, x)}, "two": {"a": (x, 10 * x)}}
+    for share_y in (False, True):
+        one, two = plots.curves(panels, xlabel="x", share_y=share_y).axes
+        assert (one.get_ylim() == two.get_ylim()) == share_y
+
+
 def test_arrows_point_where_they_are_told():
     points, arrows = np.array([[0.0, 0.0], [3.0, 0.0]]), np.array([[0.0, 2.0], [-1.0, 0.0]])
     (axis,) = plots.pulled_points({"t": (points, arrows)}, [0, 1], names=["p", "q"]).axes

@@ -41,6 +41,14 @@ def test_copies_of_films_are_nearer_than_other_films(tmp_path):
     pictures = FeatureSet(found.features).pictures(np.arange(54)).reshape(6, 9, 25, 32, 32)
     bar = 1 + list(VARIANTS).index("a black bar below")
     assert pictures[:, bar, :, -4:].max() < 60 < pictures[:, 0, :, -4:].max()
+    again = found.hashed_by(model)
+    assert str(again) == str(found) and again.features == found.features
+    shorter = baselines.LSH.for_dataset(dataset, bits=16).prepare(dataset.train)
+    other = found.hashed_by(shorter)
+    assert other.bits == 16 and len(other.unrelated) == 15
+    assert other.unrelated.tolist() != found.unrelated.tolist()
+    with pytest.raises(ValueError, match="was built for videos of"):
+        found.hashed_by(baselines.LSH(shorter.config.__class__(bits=16, num_frames=9)))
     paths[1].write_text("no film")
     with pytest.raises(DataError, match=r"1\.mp4: not a video file"):
         near_duplicates(model, paths, "digits", tmp_path / "others")

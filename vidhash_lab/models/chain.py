@@ -80,14 +80,27 @@ class CHAIN(VideoHasher):
         `order` shuffles the first clip: its entry i is the place in it of the i-th shuffled frame.
         """
         c, count = self.config, len(indices)
-        places = segment_sample(2 * count, c.num_frames, c.clip_frames, generator)
-        places = places.unflatten(0, (2, count))[:, share]
-        videos = torch.stack(self._two_renderings(train, indices, generator, share))
+        places = self.draw_places(count, generator)[:, share]
+        videos = torch.stack(self.two_renderings(train, indices, generator, share))
         order = torch.rand(count, c.clip_frames, generator=generator).argsort(1)[share]
         clips = videos.gather(2, places[..., None].expand(*places.shape, videos.shape[-1]))
         return {"frames": clips, "places": places, "order": order}
 
-    def _two_renderings(self, train, indices, generator, share):
+    def draw_places(self, count, generator):
+        """Draw which frames the two clips of each video show -> places (2, count, M), rising.
+
+        Clips that are to differ otherwise differ here: `super().draw_places(…)[:1].repeat(2, 1, 1)`
+        shows the same frames in both.
+        """
+        c = self.config
+        places = segment_sample(2 * count, c.num_frames, c.clip_frames, generator)
+        return places.unflatten(0, (2, count))
+
+    def two_renderings(self, train, indices, generator, share):
+        """Read videos (B,) in two renderings, each (B, T, D): two views where there are two.
+
+        `[train.rows(indices[share])] * 2` would show both clips the video as it is.
+        """
         views = train.num_views
         if views >= 2:
             first, second = torch.rand(len(indices), views, generator=generator).argsort(1).T[:2]
@@ -111,7 +124,7 @@ class CHAIN(VideoHasher):
             shuffled = frames[0].gather(1, order[..., None].expand_as(frames[0]))
             terms["order"] = c.order_weight * frame_order(self.order_logits(shuffled), order)
         if c.scene_weight:
-            contrast = scene_contrast(states, find_scenes(states), c.scene_temperature)
+            contrast = scene_contrast(states, self.group(states.detach()), c.scene_temperature)
             terms["scene"] = c.scene_weight * contrast
         return terms
 
@@ -128,7 +141,14 @@ class CHAIN(VideoHasher):
 
     def scenes(self, frames):
         """Find the scenes of videos (B, T, D) -> their numbers (B, T), 0, 1, … in time."""
-        return find_scenes(self.states(frames, self._all_places(frames)))
+        return self.group(self.states(frames, self._all_places(frames)))
+
+    def group(self, states):
+        """Number the scenes of clips' states (B, M, H), 0, 1, … -> (B, M) int64.
+
+        A clustering other than affinity propagation goes here, in a subclass.
+        """
+        return find_scenes(states)
 
     def encode(self, frames):
         return sign(binarise(self.binary(self.states(frames, self._all_places(frames)))).mean(1))

@@ -11,14 +11,16 @@ from vidhash_lab.plots.style import COLOURS, GREY, finish, line_looks, new_panel
 Lines = Mapping[str, tuple[ArrayLike, ArrayLike]]  # {label: (x, y)}
 
 
-def curves(panels: Mapping[str, Lines], *, xlabel: str, ylabel: str = "") -> Figure:
+def curves(
+    panels: Mapping[str, Lines], *, xlabel: str, ylabel: str = "", share_y: bool = False
+) -> Figure:
     """Draw panels {title: {label: (x, y)}} side by side; a label looks the same in all of them.
 
     >>> figure = curves({"sign": {"tanh": ([-1, 0, 1], [-0.8, 0, 0.8])}}, xlabel="x")
     >>> figure.axes[0].get_xlabel()
     'x'
     """
-    figure, axes = new_panels(3.4, len(panels))
+    figure, axes = new_panels(3.4, len(panels), sharey=share_y)
     labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
     looks = line_looks(labels)
     for axis, (title, lines) in zip(axes, panels.items()):

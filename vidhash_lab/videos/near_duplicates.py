@@ -42,6 +42,15 @@ class NearDuplicates:
     found: dict[str, float]
     features: Path
 
+    def hashed_by(self, model: torch.nn.Module) -> "NearDuplicates":
+        """Compare the same copies by the codes of another model, without making them anew.
+
+        `model` is fitted, on the same backbone: ValueError where its T and D are others.
+
+        >>> near_duplicates(model, films, backbone, "copies").hashed_by(other)  # doctest: +SKIP
+        """
+        return _hash_and_compare(model, self.features)
+
     def __str__(self):
         head = f"{'Hamming distance':26s}{'median':>7s}{'least':>7s}{'most':>7s}{'found':>7s}"
         rows = [self._row(how, values) for how, values in self.distances.items()]
@@ -85,8 +94,13 @@ def near_duplicates(
     report = extract(folder / "films", features, model.config.num_frames, backbone)
     if report.skipped or report.unread:
         raise ValueError(f"not every video can be used: {report}")
+    return _hash_and_compare(model, features)
+
+
+def _hash_and_compare(model, features):
+    """Hash the file of originals, each followed by its copies, and compare."""
     codes = encode(model, FeatureSet(features))
-    return _compare(codes.reshape(len(videos), 1 + len(VARIANTS), -1), features)
+    return _compare(codes.reshape(-1, 1 + len(VARIANTS), codes.shape[1]), features)
 
 
 def _compare(codes, features):
