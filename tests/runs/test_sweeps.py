@@ -220,7 +220,9 @@ def test_two_sweeps_of_one_folder_share_their_runs(notebook, tmp_path, monkeypat
 def test_a_killed_worker_is_a_row_and_the_others_go_on(notebook, tmp_path, backend):
     if backend == "dask":
         pytest.importorskip("distributed")
-    killing = "import os, signal\nif number == 13: os.kill(os.getppid(), signal.SIGKILL)\n"
+    # The worker is who started the kernel; its parent may be the process that it was forked from.
+    kill = "os.kill(int(os.environ['JPY_PARENT_PID']), signal.SIGKILL)"
+    killing = f"import os, signal\nif number == 13: {kill}\n"
     toy = nbformat.read(notebook, as_version=4)
     toy.cells[1].source = killing + CODE
     nbformat.write(toy, notebook)
