@@ -1,5 +1,6 @@
 """The book, page by page in chromium: it needs no network, and everybody can read and walk it."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -50,7 +51,8 @@ FOCUSED = "() => document.activeElement.outerHTML.slice(0, 120)"
 @pytest.fixture(scope="session")
 def book(tmp_path_factory):
     """Build the book, once for all workers of a run -> its folder."""
-    built = tmp_path_factory.getbasetemp().parent / "book-is-built"
+    here = tmp_path_factory.getbasetemp()  # of this worker; all workers of a run share its parent
+    built = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / "book-is-built"
     with FileLock(f"{built}.lock"):
         if not built.exists():
             command = [sys.executable, str(ROOT / "book" / "build.py"), str(BOOK)]
