@@ -92,14 +92,6 @@ class Run:
         """Write the state after an epoch to `path`, whole or not at all.
 
         Where several processes train, all call it, and the first writes.
-
-        >>> from vidhash_lab import ConMH
-        >>> model = ConMH(ConMH.Config(16, 5, 8, hidden_dim=8, depth=1, heads=2, decoder_dim=8))
-        >>> adam = torch.optim.Adam(model.parameters())
-        >>> scheduler = torch.optim.lr_scheduler.ConstantLR(adam)
-        >>> Run(model, adam, scheduler, torch.Generator(), {}, History()).write("run.pt")
-        >>> load("run.pt").config.bits
-        16
         """
         random = {"draws": self.generator.get_state()}
         random |= {kind: gathered(state) for kind, state in self._dropout_states().items()}
@@ -131,18 +123,7 @@ class Run:
                 put(states[rank()])
 
     def restore(self, path):
-        """Continue from a checkpoint of the same model, data and recipe.
-
-        >>> from vidhash_lab import ConMH
-        >>> model = ConMH(ConMH.Config(16, 5, 8, hidden_dim=8, depth=1, heads=2, decoder_dim=8))
-        >>> adam = torch.optim.Adam(model.parameters())
-        >>> scheduler = torch.optim.lr_scheduler.ConstantLR(adam)
-        >>> run = Run(model, adam, scheduler, torch.Generator(), {"epochs": 1}, History())
-        >>> run.write("run.pt")
-        >>> run.restore("run.pt")
-        >>> len(run.history)
-        0
-        """
+        """Continue from a checkpoint of the same model, data and recipe."""
         state = _read(path)
         if "recipe" not in state:
             raise DataError(f"{path}: holds a model, but no training run to resume.")

@@ -31,11 +31,7 @@ SHOW_SECONDS = 0.5  # between two looks at the losses for the progress bar
 
 
 class NonFiniteLoss(ArithmeticError):
-    """A loss became NaN or infinite; a checkpoint still holds the last whole epoch.
-
-    >>> issubclass(NonFiniteLoss, ArithmeticError)
-    True
-    """
+    """A loss became NaN or infinite; a checkpoint still holds the last whole epoch."""
 
 
 @dataclass(frozen=True)

@@ -123,32 +123,17 @@ class FeatureSet:
 
     @property
     def num_frames(self) -> int:
-        """T, frames per video.
-
-        >>> from vidhash_lab import open_dataset
-        >>> open_dataset("digit-stories-mini").train.num_frames
-        25
-        """
+        """T, frames per video."""
         return self.features.shape[1]
 
     @property
     def feature_dim(self) -> int:
-        """D, width of a frame's features.
-
-        >>> from vidhash_lab import open_dataset
-        >>> open_dataset("digit-stories-mini").train.feature_dim
-        128
-        """
+        """D, width of a frame's features."""
         return self.features.shape[2]
 
     @property
     def num_views(self) -> int:
-        """V, views of each video; 0 where there are none.
-
-        >>> from vidhash_lab import open_dataset
-        >>> open_dataset("digit-stories-mini").train.num_views
-        0
-        """
+        """V, views of each video; 0 where there are none."""
         return 0 if self.views is None else self.views.shape[1]
 
     @property
@@ -251,11 +236,7 @@ class FeatureSet:
         return digest.hexdigest()[:16]
 
     def validate(self) -> None:
-        """Read everything once: non-finite values are a `DataError`, all-zero videos a warning.
-
-        >>> from vidhash_lab import open_dataset
-        >>> open_dataset("digit-stories-mini").query.validate()
-        """
+        """Read everything once: non-finite values are a `DataError`, all-zero videos a warning."""
         for view in [None, *range(self.num_views)]:
             rows = self.features if view is None else self.views
             bad, zeros = odd_videos(rows, view)
@@ -394,32 +375,17 @@ class VideoDataset:
 
     @property
     def num_frames(self) -> int:
-        """T, frames per video.
-
-        >>> from vidhash_lab import open_dataset
-        >>> open_dataset("digit-stories-mini").num_frames
-        25
-        """
+        """T, frames per video."""
         return self.train.num_frames
 
     @property
     def feature_dim(self) -> int:
-        """D, width of a frame's features.
-
-        >>> from vidhash_lab import open_dataset
-        >>> open_dataset("digit-stories-mini").feature_dim
-        128
-        """
+        """D, width of a frame's features."""
         return self.train.feature_dim
 
     @property
     def self_query(self) -> bool:
-        """Whether the query set is the database, so that every query finds itself.
-
-        >>> from vidhash_lab import open_dataset
-        >>> open_dataset("digit-stories-mini").self_query
-        False
-        """
+        """Whether the query set is the database, so that every query finds itself."""
         return self.query is self.database
 
     def fingerprint(self) -> str:
@@ -436,12 +402,6 @@ class VideoDataset:
         return digest.hexdigest()[:16]
 
     def validate(self) -> None:
-        """Read every set once; see `FeatureSet.validate`.
-
-        >>> with h5py.File("films.h5", "w") as file:
-        ...     file["feats"] = np.ones((4, 25, 128), "float32")
-        ...
-        >>> VideoDataset("films", *[FeatureSet("films.h5")] * 3).validate()
-        """
+        """Read every set once; see `FeatureSet.validate`."""
         for feature_set in dict.fromkeys((self.train, self.database, self.query)):
             feature_set.validate()

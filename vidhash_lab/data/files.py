@@ -23,11 +23,7 @@ SAID_OF_DAMAGE = {None, errno.EINVAL, errno.EOVERFLOW}  # other numbers are the 
 
 
 class DataError(ValueError):
-    """A data file does not hold what it should; the message names file, key or row.
-
-    >>> issubclass(DataError, ValueError)
-    True
-    """
+    """A data file does not hold what it should; the message names file, key or row."""
 
 
 @contextlib.contextmanager

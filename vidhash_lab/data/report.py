@@ -38,34 +38,16 @@ class FolderReport:
         self._say(f"  {text}")
 
     def note(self, text):
-        """Say what one should know, though the data set can be worked with.
-
-        >>> FolderReport("films", print).note("two rows are all zeros")
-        <BLANKLINE>
-        films
-          ! two rows are all zeros
-        """
+        """Say what one should know, though the data set can be worked with."""
         self.line(f"! {text}")
 
     def wrong(self, error):
-        """Say what must be mended: text or an exception.
-
-        >>> FolderReport("films", print).wrong("no `feats`")
-        <BLANKLINE>
-        films
-          WRONG no `feats`
-        """
+        """Say what must be mended: text or an exception."""
         self.errors += 1
         self._say(f"  WRONG {error}")
 
     def attempt(self, action, *arguments, **options):
-        """Return what an action returns; if it raises, say so and return None.
-
-        >>> FolderReport("films", print).attempt(int, "12")
-        <BLANKLINE>
-        films
-        12
-        """
+        """Return what an action returns; if it raises, say so and return None."""
         try:
             return action(*arguments, **options)
         except Exception as error:  # a damaged file may raise anything; the next file still counts
@@ -73,14 +55,7 @@ class FolderReport:
             self.wrong(error if known else f"{type(error).__name__}: {error}")
 
     def verdict(self, good):
-        """Say in a line how the data set stands, `good` if nothing is wrong -> whether it is so.
-
-        >>> FolderReport("films", print).verdict("can be worked with")
-        <BLANKLINE>
-        films
-          => films: can be worked with.
-        True
-        """
+        """Say in a line how the data set stands, `good` if nothing is wrong -> whether it is so."""
         bad = f"cannot be worked with as it is; things that are wrong: {self.errors}"
         self.line(f"=> {self.title}: {bad if self.errors else good}.")
         return not self.errors

@@ -164,14 +164,7 @@ class Rows:
         return out
 
     def block(self, start: int, stop: int) -> "Rows":
-        """Give rows `start` to `stop` - 1 as an array of their own, over the same open files.
-
-        >>> with h5py.File("films.h5", "w") as file:
-        ...     file["feats"] = np.zeros((4, 3, 2), "f4")
-        ...
-        >>> Rows("films.h5", "feats").block(1, 3).shape
-        (2, 3, 2)
-        """
+        """Give rows `start` to `stop` - 1 as an array of their own, over the same open files."""
         part = copy.copy(self)
         part.first, part.shape = self.first + start, (stop - start, *self.whole[1:])
         if self._whole is not None:
@@ -189,14 +182,7 @@ class Rows:
         return wanted.astype(np.int64)
 
     def where(self, index: int) -> str:
-        """Name the file and the row in it of one index, for messages.
-
-        >>> with h5py.File("films.h5", "w") as file:
-        ...     file["feats"] = np.zeros((4, 3, 2), "f4")
-        ...
-        >>> Rows("films.h5", "feats").where(2)
-        'films.h5, row 2'
-        """
+        """Name the file and the row in it of one index, for messages."""
         index = index + self.first
         part = int(np.searchsorted(self._starts, index, side="right") - 1)
         return f"{self.paths[part]}, row {index - self._starts[part]}"

@@ -104,7 +104,16 @@ class Components:
 
 
 class AutoSSVH(ConMH):
-    """The whole method: sampler, two views, encoder, hash layer, decoder, three losses."""
+    """The whole method: sampler, two views, encoder, hash layer, decoder, three losses.
+
+    >>> from vidhash_lab import open_dataset
+    >>> train = open_dataset("digit-stories-mini").train
+    >>> sizes = {"hidden_dim": 16, "depth": 1, "heads": 2, "num_clusters": [10]}
+    >>> model = AutoSSVH.for_dataset(train, bits=16, **sizes)
+    >>> batch = model.prepare(train).sample(train, torch.arange(8), torch.Generator())
+    >>> list(model.losses(batch))
+    ['reconstruction', 'contrastive', 'voting']
+    """
 
     Config = AutoSSVHConfig
 

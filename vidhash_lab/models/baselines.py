@@ -53,7 +53,13 @@ class BaselineConfig:
 
 
 class LSH(VideoHasher):
-    """Random hyperplanes through the mean of the training videos."""
+    """Random hyperplanes through the mean of the training videos.
+
+    >>> from vidhash_lab import encode, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> encode(LSH.for_dataset(data, bits=16).prepare(data.train), data.query).shape
+    (60, 2)
+    """
 
     Config = BaselineConfig
 
@@ -86,7 +92,13 @@ class LSH(VideoHasher):
 
 
 class PCAH(LSH):
-    """Signs of the first K principal components."""
+    """Signs of the first K principal components.
+
+    >>> from vidhash_lab import encode, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> encode(PCAH.for_dataset(data, bits=16).prepare(data.train), data.query).shape
+    (60, 2)
+    """
 
     def prepare(self, train, seed=0):
         """Find the components in one pass (`seed` draws nothing here).
@@ -157,7 +169,13 @@ def incremental_pca(batches: Iterable[Tensor], count: int) -> tuple[Tensor, Tens
 
 
 class ITQ(PCAH):
-    """PCA, rotated so that the signs lose as little as possible."""
+    """PCA, rotated so that the signs lose as little as possible.
+
+    >>> from vidhash_lab import encode, open_dataset
+    >>> data = open_dataset("digit-stories-mini")
+    >>> encode(ITQ.for_dataset(data, bits=16).prepare(data.train), data.query).shape
+    (60, 2)
+    """
 
     def prepare(self, train, seed=0):
         """Find the components, then alternate codes and rotation from a random rotation."""

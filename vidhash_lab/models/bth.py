@@ -134,7 +134,15 @@ class Embedding(nn.Module):
 
 
 class BTH(VideoHasher):
-    """The whole method: encoder, frame codes, reconstruction, pairs and anchors."""
+    """The whole method: encoder, frame codes, reconstruction, pairs and anchors.
+
+    >>> from vidhash_lab import open_dataset
+    >>> train = open_dataset("digit-stories-mini").train
+    >>> model = BTH.for_dataset(train, bits=16, hidden_dim=16, num_anchors=20, latent_epochs=1)
+    >>> batch = model.prepare(train).sample(train, torch.arange(8), torch.Generator())
+    >>> list(model.losses(batch))
+    ['reconstruction', 'similarity', 'cluster']
+    """
 
     Config = BTHConfig
 

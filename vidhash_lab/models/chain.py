@@ -51,7 +51,15 @@ class CHAINConfig:
 
 
 class CHAIN(VideoHasher):
-    """The whole method: segment sampling, encoder, hash layer, three tasks."""
+    """The whole method: segment sampling, encoder, hash layer, three tasks.
+
+    >>> from vidhash_lab import open_dataset
+    >>> train = open_dataset("digit-stories-mini").train
+    >>> model = CHAIN.for_dataset(train, bits=16, hidden_dim=16, depth=1, heads=2)
+    >>> batch = model.prepare(train).sample(train, torch.arange(8), torch.Generator())
+    >>> list(model.losses(batch))
+    ['contrastive', 'order', 'scene']
+    """
 
     Config = CHAINConfig
 

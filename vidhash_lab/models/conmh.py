@@ -102,7 +102,15 @@ class Decoder(nn.Module):
 
 
 class ConMH(VideoHasher):
-    """The whole method: two masked views, encoder, hash layer, decoder, two losses."""
+    """The whole method: two masked views, encoder, hash layer, decoder, two losses.
+
+    >>> from vidhash_lab import open_dataset
+    >>> train = open_dataset("digit-stories-mini").train
+    >>> model = ConMH.for_dataset(train, bits=16, hidden_dim=16, depth=1, heads=2, decoder_dim=16)
+    >>> batch = model.prepare(train).sample(train, torch.arange(8), torch.Generator())
+    >>> list(model.losses(batch))
+    ['reconstruction', 'contrastive']
+    """
 
     Config = ConMHConfig
 

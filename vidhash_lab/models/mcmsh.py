@@ -282,7 +282,15 @@ class MCMLP(Gated):
 
 
 class MCMSH(VideoHasher):
-    """The whole method: MC-MLP, hash layer, four losses on a video and its neighbours."""
+    """The whole method: MC-MLP, hash layer, four losses on a video and its neighbours.
+
+    >>> from vidhash_lab import open_dataset
+    >>> train = open_dataset("digit-stories-mini").train
+    >>> model = MCMSH.for_dataset(train, bits=16, hidden_dim=16, num_anchors=20)
+    >>> batch = model.prepare(train).sample(train, torch.arange(8), torch.Generator())
+    >>> list(model.losses(batch))
+    ['cluster', 'similarity', 'quantisation', 'quadruplet']
+    """
 
     Config = MCMSHConfig
 

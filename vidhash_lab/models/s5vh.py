@@ -132,7 +132,16 @@ class Block(nn.Module):
 
 
 class S5VH(ConMH):
-    """The whole method: ConMH's views and losses, scans in place of attention, hash centres."""
+    """The whole method: ConMH's views and losses, scans in place of attention, hash centres.
+
+    >>> from vidhash_lab import open_dataset
+    >>> train = open_dataset("digit-stories-mini").train
+    >>> sizes = {"hidden_dim": 16, "depth": 1, "num_clusters": 20, "cluster_dim": 8}
+    >>> model = S5VH.for_dataset(train, bits=16, **sizes)
+    >>> batch = model.prepare(train).sample(train, torch.arange(8), torch.Generator())
+    >>> list(model.losses(batch))
+    ['reconstruction', 'contrastive', 'alignment']
+    """
 
     Config = S5VHConfig
 

@@ -68,11 +68,7 @@ class PageExporter(HTMLExporter):
 
     @pass_context
     def markdown2html(self, context, source: str) -> str:
-        """Turn a Markdown cell into HTML.
-
-        >>> PageExporter().markdown2html({}, "Codes of $K$ bits.")[:20]
-        '<p>Codes of <math xm'
-        """
+        """Turn a Markdown cell into HTML."""
         attachments = context.get("cell", {}).get("attachments", {})
         renderer = Renderer(
             escape=False, attachments=attachments, anchor_link_text=self.anchor_link_text

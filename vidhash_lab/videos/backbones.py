@@ -74,11 +74,7 @@ class Backbone:
 
     @property
     def shape(self) -> Shape:
-        """What its frames look like.
-
-        >>> Backbone(lambda frames: frames.mean((2, 3)), "mean colours", frame_size=32).shape.size
-        32
-        """
+        """What its frames look like."""
         return Shape(self.frame_size, self.resize, self.squeeze, self.grey, self.interpolation)
 
     @torch.inference_mode()

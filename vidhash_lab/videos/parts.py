@@ -48,29 +48,16 @@ class VideoFile:
 
     @property
     def identity(self) -> tuple[str, int, int]:
-        """What tells a file from others and from its own earlier states.
-
-        >>> VideoFile("calm/0.mp4", Path("films/calm/0.mp4"), size=1000, modified=5).identity
-        ('calm/0.mp4', 1000, 5)
-        """
+        """What tells a file from others and from its own earlier states."""
         return self.id, self.size, self.modified
 
     @property
     def folder(self) -> Path:
-        """The folder within which `id` is the path.
-
-        >>> VideoFile("calm/0.mp4", Path("films/calm/0.mp4"), size=1000, modified=5).folder.name
-        'films'
-        """
+        """The folder within which `id` is the path."""
         return self.path.parents[self.id.count("/")]
 
     def absolute(self) -> "VideoFile":
-        """The same file for a process that works in another folder.
-
-        >>> file = VideoFile("calm/0.mp4", Path("films/calm/0.mp4"), size=1000, modified=5)
-        >>> file.absolute().path.is_absolute()
-        True
-        """
+        """The same file for a process that works in another folder."""
         return replace(self, path=self.path.absolute())
 
 
@@ -169,23 +156,13 @@ class Parts:
         return places
 
     def missing(self, files: list[VideoFile], retry_skipped: bool = False) -> list[VideoFile]:
-        """Return the files never read, changed since, or, with `retry_skipped`, skipped.
-
-        >>> file = VideoFile("0.mp4", Path("films/0.mp4"), size=1000, modified=5)
-        >>> len(Parts(Path("none.h5"), {"num_frames": 2}).missing([file]))
-        1
-        """
+        """Return the files never read, changed since, or, with `retry_skipped`, skipped."""
         places = self._finished().items()
         finished = {identity for identity, (_, row, _) in places if row >= 0 or not retry_skipped}
         return [file for file in files if file.identity not in finished]
 
     def make_folder(self) -> None:
-        """Make the folder of parts, or raise `DataError` where nothing can be written.
-
-        >>> Parts(Path("new.h5"), {"num_frames": 2}).make_folder()
-        >>> Path("new.h5.parts").is_dir()
-        True
-        """
+        """Make the folder of parts, or raise `DataError` where nothing can be written."""
         if self._unwritable:
             raise DataError(self._unwritable)
         try:
@@ -194,15 +171,7 @@ class Parts:
             raise DataError(f"{self.out}: cannot be written ({error.strerror}).") from error
 
     def add(self, rows: list[Row]) -> None:
-        """Write rows as one more part.
-
-        >>> file = VideoFile("0.mp4", Path("films/0.mp4"), size=1000, modified=5)
-        >>> parts = Parts(Path("films.h5"), {"num_frames": 2})
-        >>> parts.make_folder()
-        >>> parts.add([Row(file, reason="cut short")])
-        >>> len(parts.missing([file]))
-        0
-        """
+        """Write rows as one more part."""
         numbers = [int(path.stem.split("-")[1]) for path in self.folder.glob("part-*.h5")]
         path = self.folder / f"part-{max(numbers, default=0) + 1:08d}.h5"
         good = [row for row in rows if row.arrays is not None]
@@ -219,13 +188,6 @@ class Parts:
         """Make `out` of the rows of these files, in this order -> {id: reason} of those skipped.
 
         An older `out` stays where the new one would be the same or no file has a row.
-
-        >>> file = VideoFile("0.mp4", Path("films/0.mp4"), size=1000, modified=5)
-        >>> parts = Parts(Path("films.h5"), {"num_frames": 2})
-        >>> parts.make_folder()
-        >>> parts.add([Row(file, reason="cut short")])
-        >>> parts.assemble([file], {})
-        {'0.mp4': 'cut short'}
         """
         finished = self._finished()
         known = [file.identity in finished for file in files]

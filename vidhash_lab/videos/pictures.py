@@ -22,11 +22,7 @@ INTERPOLATIONS = {kind.name.lower(): kind for kind in Image.Resampling}
 
 
 class BrokenVideo(ValueError):
-    """A video that cannot be used; the message is the reason, without the file's name.
-
-    >>> issubclass(BrokenVideo, ValueError)
-    True
-    """
+    """A video that cannot be used; the message is the reason, without the file's name."""
 
 
 @dataclass(frozen=True)

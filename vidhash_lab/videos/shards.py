@@ -42,11 +42,7 @@ class ExtractionReport:
 
     @property
     def without(self) -> dict[str, str]:
-        """Why files have no rows, {id: reason}.
-
-        >>> ExtractionReport(Path("films.h5"), 3, {"one.mp4": "cut short"}).without
-        {'one.mp4': 'cut short'}
-        """
+        """Why files have no rows, {id: reason}."""
         return self.skipped | self.unread
 
     def __str__(self):

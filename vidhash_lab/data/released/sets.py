@@ -54,11 +54,7 @@ class PublishedSet:
 
     @property
     def parts(self) -> dict[Part, list[str]]:
-        """The parts without repetition, each with the roles it has: {part: ["database", …]}.
-
-        >>> [roles for roles in PUBLISHED_SETS["fcvid"].parts.values()]
-        [['train'], ['database', 'query']]
-        """
+        """The parts without repetition, each with the roles it has: {part: ["database", …]}."""
         parts = {}
         for role in ("train", "database", "query"):
             parts.setdefault(getattr(self, role), []).append(role)
@@ -66,11 +62,7 @@ class PublishedSet:
 
     @property
     def summary(self) -> dict[str, str]:
-        """The set in a table's row: {column: text}; GB are those of all features, float32.
-
-        >>> PUBLISHED_SETS["hmdb51"].summary["T × D"]
-        '25 × 4096'
-        """
+        """The set in a table's row: {column: text}; GB are those of all features, float32."""
         sets = (f"{' and '.join(roles)} {part.videos:,}" for part, roles in self.parts.items())
         videos = sum(part.videos for part in self.parts)
         return {
@@ -83,11 +75,7 @@ class PublishedSet:
 
     @property
     def files(self) -> list[str]:
-        """The names of all files that the set needs.
-
-        >>> PUBLISHED_SETS["fcvid"].files
-        ['fcv_train_feats.h5', 'fcv_test_feats.h5', 'fcv_test_labels.mat']
-        """
+        """The names of all files that the set needs."""
         labels = [name for part in self.parts if part.labels_needed for name in part.labels]
         return [name for part in self.parts for name in part.feats] + labels
 
