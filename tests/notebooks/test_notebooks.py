@@ -23,7 +23,7 @@ SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 OLDER = "These outputs are of version"
 # Pages whose figures have no text yet: to be gone with the last of them.
 WITHOUT_ALT = [
-    *("10_newer_methods", "solutions/00_start_here", "solutions/02_masking_ratio"),
+    *("solutions/00_start_here", "solutions/02_masking_ratio"),
 ]
 
 every_page = pytest.mark.parametrize(
