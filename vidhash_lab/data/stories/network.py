@@ -35,7 +35,7 @@ class DigitNetwork(nn.Module):
         for inputs, outputs in ((1, 24), (24, 48), (48, 64)):
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), norm(outputs)]
             layers += [nn.MaxPool2d(2), nn.ReLU()]  # in either order the same; this one is cheaper
-        self.convolutions = nn.Sequential(*layers)
+        self.convolutions = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         self.hidden = nn.Linear(64 * (FRAME_SIZE // 8) ** 2, FEATURE_DIM)
         self.head = nn.Linear(FEATURE_DIM, 10)
 
@@ -57,7 +57,7 @@ def shipped_network() -> DigitNetwork:
     """Load the network that comes with the package (float16 on disk, float32 here), once."""
     network = DigitNetwork()
     network.load_state_dict(load_file(WEIGHTS))  # copied into float32 parameters
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return network.eval().requires_grad_(False)
 
 
 @contextmanager
