@@ -21,11 +21,6 @@ SMOKE = yaml.safe_load((ROOT / "notebooks" / "smoke.yaml").read_text())
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 
 OLDER = "These outputs are of version"
-# Pages whose figures have no text yet: to be gone with the last of them.
-WITHOUT_ALT = [
-    *("solutions/00_start_here", "solutions/02_masking_ratio"),
-]
-
 every_page = pytest.mark.parametrize(
     "path", [*NOTEBOOKS, *SOLUTIONS], ids=lambda path: path.parent.name[:3] + path.stem
 )
@@ -66,8 +61,7 @@ def test_every_committed_figure_tells_what_is_seen(path):
     outputs = [output for cell in code_cells(path) for output in cell.outputs]
     pictures = [each for each in outputs if "image/png" in each.get("data", {})]
     silent = [each for each in pictures if not each.metadata.get("image/png", {}).get("alt")]
-    name = str(path.relative_to(ROOT / "notebooks").with_suffix(""))
-    assert not silent or name in WITHOUT_ALT, f"{len(silent)} of {len(pictures)} have no `alt`"
+    assert not silent, f"{len(silent)} of {len(pictures)} have no `alt`"
 
 
 @every_page
