@@ -11,13 +11,13 @@ demo: .venv/installed  ## run notebook 00 and write its page
 
 # Smoke runs of the notebooks, nbval on those runs and the browser share one small data set. A core
 # runs one test at a time in one thread: more threads than cores would wait for each other. Kernels
-# are forks of one that has imported everything, but for nbval's, which start as a reader's do.
+# are forks of one that has imported everything.
 test: export VIDHASH_LAB_CACHE = $(CURDIR)/build/cache
 test: export OMP_NUM_THREADS = 1
 test: .venv/installed check  ## everything that CI runs
 	rm -rf build/smoke
 	$(BIN)/python tests/warm_kernels.py $(BIN)/pytest -n auto --dist worksteal --durations 25
-	$(BIN)/pytest -n auto --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 300 build/smoke
+	$(BIN)/python tests/warm_kernels.py $(BIN)/pytest -n auto --dist loadfile --nbval-lax --nbval-cell-timeout 300 build/smoke
 	@test -x /usr/bin/chromium || echo "BROWSER TESTS SKIPPED: no /usr/bin/chromium"
 
 lab: .venv/installed  ## open the notebooks

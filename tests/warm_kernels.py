@@ -2,10 +2,10 @@
 
     python tests/warm_kernels.py pytest -n auto
 
-Half of a smoke run goes into importing torch and the rest, always the same. They are imported here,
-once, and a kernel is a fork of this process, with an environment, a folder and a process group of
-its own, and the end of any other. Jupyter starts `hand_over` below, which asks for a fork, waits
-for it and passes signals on. Without this script kernels are started as always.
+Half of a smoke run goes into importing torch and the rest and into compiling UMAP, always the same.
+That is done here, once, and a kernel is a fork of this process, with an environment, a folder and a
+process group of its own, and the end of any other. Jupyter starts `hand_over` below, which asks for
+a fork, waits for it and passes signals on. Without this script kernels are started as always.
 """
 
 import json
@@ -110,9 +110,13 @@ def serve(listener, command):
 
 
 def main():
-    """Preload, serve, run the command."""
+    """Preload, compile, serve, run the command."""
+    # Forks have none of the threads that this process starts: no OpenMP, numba's own ones.
+    os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_THREADING_LAYER": "workqueue"}
     for name in PRELOADED.split():
         import_module(name)
+    codes = import_module("numpy").random.default_rng(0).integers(0, 256, (300, 8), "uint8")
+    import_module("vidhash_lab.retrieval.code_space").project(codes)
     with tempfile.TemporaryDirectory() as folder:
         kernel = Path(folder) / "kernels" / "python3" / "kernel.json"
         kernel.parent.mkdir(parents=True)

@@ -37,7 +37,8 @@ def notebook(tmp_path):
     return path
 
 
-def test_a_run_leaves_the_notebook_its_metrics_and_no_figure(notebook, tmp_path):
+def test_a_run_leaves_the_notebook_its_metrics_and_no_figure(notebook, tmp_path, monkeypatch):
+    monkeypatch.delenv("JUPYTER_PATH", raising=False)  # no fork of a warm kernel: as users have it
     before = notebook.read_text()
     output = runs.run_notebook(notebook, tmp_path / "run", {"number": 8})
     run = json.loads((tmp_path / "run" / "metrics.json").read_text())
