@@ -53,11 +53,18 @@ def check_cluster(client: "Client", what: str, task_bytes: int, kept_bytes: int 
         raise ImportError(message) from error
     if not isinstance(client, Client) or client.asynchronous:
         raise TypeError(f"client must be a distributed.Client, not asynchronous, not {client!r}")
+    needs = what, task_bytes, kept_bytes
+    _threads_of_workers(client, *needs)  # at once: dask pauses a worker that is too full, and waits
     try:
         client.wait_for_workers(1, timeout=WAIT)
     except TimeoutError as error:
         message = f"{client} had no worker within {WAIT} s. Start some; `client.wait_for_workers`"
         raise RuntimeError(f"{message} waits for them as long as it takes.") from error
+    return _threads_of_workers(client, *needs)
+
+
+def _threads_of_workers(client, what, task_bytes, kept_bytes):
+    """List the threads of the workers that are there, MemoryError for one that is too small."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     for address, worker in workers.items():
         limit, held = worker["memory_limit"], worker["metrics"].get("managed_bytes", 0)
