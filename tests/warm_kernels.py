@@ -117,6 +117,7 @@ def main():
         import_module(name)
     codes = import_module("numpy").random.default_rng(0).integers(0, 256, (300, 8), "uint8")
     import_module("vidhash_lab.retrieval.code_space").project(codes)
+    del os.environ["NUMBA_THREADING_LAYER"]  # what starts anew may have its usual one
     with tempfile.TemporaryDirectory() as folder:
         kernel = Path(folder) / "kernels" / "python3" / "kernel.json"
         kernel.parent.mkdir(parents=True)
