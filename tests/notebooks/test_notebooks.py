@@ -22,6 +22,7 @@ SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 
 FEWER = {"08_your_own_videos": {"films": 60}}  # other parameters of solutions in their smoke runs
 OLDER = "These outputs are of version"
+
 every_page = pytest.mark.parametrize(
     "path", [*NOTEBOOKS, *SOLUTIONS], ids=lambda path: path.parent.name[:3] + path.stem
 )
