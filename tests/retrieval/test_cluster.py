@@ -427,7 +427,10 @@ def test_the_readmes_array_of_tasks_makes_one_set(films, tmp_path, monkeypatch):
 # ---- what is refused before it begins ------------------------------------------------------------
 
 
-def test_too_little_memory_is_said_with_numbers(small_cluster, random_features, films, tmp_path):
+def test_too_little_memory_is_said_with_numbers(
+    small_cluster, random_features, films, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cluster, "WAIT", 0.1)  # dask may have paused the worker for its memory
     data = open_dataset(random_features())
     model = LSH.for_dataset(data, 16)
     calls = {
