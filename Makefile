@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb))
 
-.PHONY: demo test lab notebooks book check format constraints clean clean-cache
+.PHONY: demo test pytest nbval lab notebooks book check format constraints clean clean-cache
 
 demo: .venv/installed  ## run notebook 00 and write its page
 	@$(BIN)/python -m vidhash_lab.runs notebooks/00_start_here.ipynb --folder build/demo
@@ -16,9 +16,14 @@ test: export VIDHASH_LAB_CACHE = $(CURDIR)/build/cache
 test: export OMP_NUM_THREADS = 1
 test: .venv/installed check  ## everything that CI runs
 	rm -rf build/smoke
-	$(BIN)/python tests/warm_kernels.py $(BIN)/pytest -n auto --dist worksteal --durations 25
-	$(BIN)/python tests/warm_kernels.py $(BIN)/pytest -n auto --dist loadfile --nbval-lax --nbval-cell-timeout 300 build/smoke
+	$(BIN)/python tests/warm_kernels.py $(MAKE) --no-print-directory pytest nbval
 	@test -x /usr/bin/chromium || echo "BROWSER TESTS SKIPPED: no /usr/bin/chromium"
+
+pytest:
+	$(BIN)/pytest -n auto --dist worksteal --durations 25
+
+nbval:
+	$(BIN)/pytest -n auto --dist loadfile --nbval-lax --nbval-cell-timeout 300 build/smoke
 
 lab: .venv/installed  ## open the notebooks
 	$(BIN)/jupyter lab notebooks

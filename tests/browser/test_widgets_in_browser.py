@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from symtable import symtable
 
 import pytest
 import yaml
@@ -13,12 +14,35 @@ SMOKE = yaml.safe_load((NOTEBOOKS / "smoke.yaml").read_text())
 
 
 def smoke_run(name):
-    """Read a notebook with its smoke parameters and without its outputs."""
+    """Read of a notebook, with smoke parameters and without outputs, what its widget needs."""
     notebook = load_notebook_node(str(NOTEBOOKS / f"{name}.ipynb"))
+    notebook = parameterize_notebook(notebook, SMOKE[name])
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    imported = re.search(r"from vidhash_lab\.widgets import (.+)", cells[0].source)[1].split(", ")
+    while not any(f"{widget}(" in cells[-1].source for widget in imported):
+        cells.pop()
+    notebook.cells = cells_behind(cells)
     for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = []
-    return parameterize_notebook(notebook, SMOKE[name])
+        cell.outputs = []
+    return notebook
+
+
+def cells_behind(cells):
+    """Keep imports, parameters, the last cell, and what makes a name that a kept one reads."""
+    kept, wanted = [], set()
+    for cell in reversed(cells):
+        table = symtable(re.sub("^%.*", "", cell.source, flags=re.MULTILINE), "cell", "exec")
+        made = {each.get_name() for each in table.get_symbols() if each.is_assigned()}
+        if not kept or made & wanted or cell in cells[:3]:
+            kept.insert(0, cell)
+            wanted = (wanted | names_read(table)) - made
+    return kept
+
+
+def names_read(table):
+    """List the names of a notebook that a cell, or a function in it, reads."""
+    own = {each.get_name() for each in table.get_symbols() if each.is_global()}
+    return own.union(*map(names_read, table.get_children()))
 
 
 def slider(page, description):
