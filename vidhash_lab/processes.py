@@ -156,7 +156,8 @@ def together(device: str, precision: str) -> Iterator["Fabric"]:
             """Make no launcher: all processes run, and fabric has none for a notebook."""
 
     here, nodes = _told("LOCAL_WORLD_SIZE"), _told("WORLD_SIZE") // _told("LOCAL_WORLD_SIZE")
-    strategy = Launched(find_unused_parameters=True)  # a task of weight 0 leaves parts unused
+    # A task of weight 0 leaves parts unused; gradients that lie in DDP's buckets need no copies.
+    strategy = Launched(find_unused_parameters=True, gradient_as_bucket_view=True)
     fabric = Fabric(
         accelerator=device, devices=here, num_nodes=nodes, precision=precision, strategy=strategy
     )
