@@ -39,8 +39,14 @@ def numbers(clip):
     return (bars * [32, 16, 8, 4]).sum(1)  # bars 2 to 5 of 8: the middle half of the width
 
 
+@pytest.fixture(params=[decoding.KEPT_BYTES, 0], ids=["kept", "read twice"])
+def packets(request, monkeypatch):
+    """Keep packets, as of a small file, or read them twice, as of a large one."""
+    monkeypatch.setattr(decoding, "KEPT_BYTES", request.param)
+
+
 @pytest.mark.parametrize("name", CODECS)
-def test_seeking_gives_the_frames_that_decoding_everything_gives(tmp_path, name):
+def test_seeking_gives_the_frames_that_decoding_everything_gives(tmp_path, packets, name):
     path = tmp_path / name
     write_video(path, numbered(100), 25, **CODECS[name])
     for count in (3, 25, 150):
@@ -51,14 +57,14 @@ def test_seeking_gives_the_frames_that_decoding_everything_gives(tmp_path, name)
         assert np.array_equal(numbers(found), expected & 0b111100), (name, count)
 
 
-def test_most_codecs_are_not_decoded_whole(tmp_path, monkeypatch):
+def test_most_codecs_are_not_decoded_whole(tmp_path, packets, monkeypatch):
     monkeypatch.setattr(decoding, "_read_all", None)
     for name in ("x264.mp4", "x264-open.mkv", "x265-open.mp4", "vp9.webm"):
         write_video(tmp_path / name, numbered(100), 25, **CODECS[name])
         assert len(read_clip(tmp_path / name, 3, SMALL).frames) == 3
 
 
-def test_a_seek_that_goes_too_far_is_not_trusted(tmp_path):
+def test_a_seek_that_goes_too_far_is_not_trusted(tmp_path, packets):
     path = tmp_path / "a.webm"
     write_video(path, numbered(100), 25, **CODECS["vp9.webm"])
     data = path.read_bytes().replace(b"\x81\x03\xc0\x80", b"\x81\x43\xc0\x80")  # 960 -> 17344 ms
@@ -67,7 +73,7 @@ def test_a_seek_that_goes_too_far_is_not_trusted(tmp_path):
     assert np.array_equal(found.frames, truth.frames)
 
 
-def test_frames_are_those_on_screen_when_rates_vary(tmp_path):
+def test_frames_are_those_on_screen_when_rates_vary(tmp_path, packets):
     path = tmp_path / "variable.mp4"
     # Eight frames in the first second, one that stands for three, eight in the last second.
     times = np.r_[np.arange(8) / 8, 1.0, 4 + np.arange(8) / 8]

@@ -8,6 +8,7 @@ another speed. AVI keeps no times of display: B-frames in it are shown at an eve
 import struct
 from fractions import Fraction
 from math import cos, sin
+from unittest import mock
 
 import av
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
+from vidhash_lab.videos import decoding
 from vidhash_lab.videos.decoding import read_clip
 from vidhash_lab.videos.pictures import Shape
 
@@ -141,9 +143,10 @@ def check(path, turn=np.asarray, aspect=None, counts=(7, 60)):
         middles = [end * (2 * n + 1) / (2 * count) for n in range(count)]
         chosen = [max(n for n, time in enumerate(times) if time <= m) for m in middles]
         truth = np.stack([fitted(turn(pictures[n]), aspect) for n in chosen])
-        for seek in (True, False):
-            clip = read_clip(path, count, COLOUR, seek)
-            assert np.array_equal(clip.frames, truth), (path.name, count, seek)
+        for kept, seek in ((decoding.KEPT_BYTES, True), (0, True), (0, False)):
+            with mock.patch.object(decoding, "KEPT_BYTES", kept):
+                clip = read_clip(path, count, COLOUR, seek)
+            assert np.array_equal(clip.frames, truth), (path.name, count, kept, seek)
             assert np.allclose(clip.times, [float(times[n]) for n in chosen], atol=1e-5)
             assert clip.seconds == pytest.approx(float(end), abs=1e-6)
     return clip, np.array(chosen)

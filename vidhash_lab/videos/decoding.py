@@ -3,9 +3,10 @@
 The timeline is what a player shows: it is cut into T equal stretches, and of each the frame on
 screen in its middle is taken; where shots are told apart, no stretch goes beyond its shot. A list
 of the packets, which costs no decoding, tells when every frame is shown. Decoding starts at the key
-frame before a wanted frame and ends with the last wanted one that depends on it; each seek is
-checked against the list. Where that cannot be exact (no time stamps, a seek that lands elsewhere, a
-beginning that cannot be decoded), all frames are decoded in order.
+frame before a wanted frame and ends with the last wanted one that depends on it. Packets of a small
+file are kept from the list; in a large one each seek is checked against it. Where that cannot be
+exact (no time stamps, a seek that lands elsewhere, a beginning that cannot be decoded), all frames
+are decoded in order.
 """
 
 import errno
@@ -25,6 +26,7 @@ from av.video.reformatter import VideoReformatter
 from vidhash_lab.videos.pictures import MAX_PIXELS, BrokenVideo, Fit, Shape, orientation, upright
 
 MAX_FRAMES = 20_000_000  # 90 hours at 60 a second
+KEPT_BYTES = 32 << 20  # of packets; a film of more is read twice
 ONE_FRAME = "has one frame only: a picture, not a video"
 # Formats that hold their pictures themselves. Others, as `concat` and `hls`, are lists of files.
 FORMATS = (
@@ -210,13 +212,19 @@ class _Packets:
     shown: list[int]  # places of the packets whose frames are shown, in the order of …
     times: list[int]  # … these times
     end: int
+    kept: list[av.Packet]  # all of them, or none where they are too many bytes
 
 
 def _list_packets(path, container):
     packets, most, stream = [], _most_frames(path), container.streams.best("video")
+    kept, room = [], KEPT_BYTES
     for p in container.demux(stream):
         if p.size:
             packets.append((p.pts, p.size, p.is_keyframe, p.is_discard, p.duration))
+            room -= p.size
+            kept.append(p)
+            if room < 0:
+                kept.clear()
         if len(packets) > most:
             raise BrokenVideo("holds more packets than bytes: its index is damaged")
     if not packets or any(pts is None for pts, *_ in packets):
@@ -237,7 +245,7 @@ def _list_packets(path, container):
         raise _NotExact
     if len(times) == 1:
         raise BrokenVideo(ONE_FRAME)
-    return _Packets(pts, sizes, keys, shown, times, _end(times, durations[shown[-1]]))
+    return _Packets(pts, sizes, keys, shown, times, _end(times, durations[shown[-1]]), kept)
 
 
 def _read_listed(container, stream, packets, sampling, shape):
@@ -261,11 +269,15 @@ def _read_listed(container, stream, packets, sampling, shape):
 def _decode_run(container, stream, packets, start, places, fit, pictures):
     """Decode from the packet `start` to the last of `places`, keep the pictures of these."""
     context, missing = stream.codec_context, {packets.pts[place] for place in places}
-    run = _demux_run(container, stream, packets, range(start, places[-1] + 1))
+    may_skip, run = context.name in SKIPPABLE, packets.kept[start : places[-1] + 1]
+    if run:
+        context.flush_buffers()  # as a seek does
+    else:
+        run = _demux_run(container, stream, packets, range(start, places[-1] + 1))
     for packet in chain(run, [None]):  # None asks the decoder for the frames it still holds
         if not missing:
             return
-        if packet and context.name in SKIPPABLE:
+        if packet and may_skip:
             context.skip_frame = "DEFAULT" if packet.pts in missing else "NONREF"
         for frame in context.decode(packet):
             if frame.pts in missing:
