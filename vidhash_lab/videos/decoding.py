@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, dropwhile, pairwise
+from math import inf
 from pathlib import Path
 
 import av
@@ -269,7 +270,7 @@ def _read_listed(container, stream, packets, sampling, shape):
 def _decode_run(container, stream, packets, start, places, fit, pictures):
     """Decode from the packet `start` to the last of `places`, keep the pictures of these."""
     context, missing = stream.codec_context, {packets.pts[place] for place in places}
-    may_skip, run = context.name in SKIPPABLE, packets.kept[start : places[-1] + 1]
+    may_skip, run, shown = context.name in SKIPPABLE, packets.kept[start : places[-1] + 1], -inf
     if run:
         context.flush_buffers()  # as a seek does
     else:
@@ -280,9 +281,12 @@ def _decode_run(container, stream, packets, start, places, fit, pictures):
         if packet and may_skip:
             context.skip_frame = "DEFAULT" if packet.pts in missing else "NONREF"
         for frame in context.decode(packet):
-            if frame.pts in missing:
-                missing.remove(frame.pts)
-                pictures[frame.pts] = fit(frame)
+            if frame.pts is None or frame.pts <= shown:  # frames come in the order of display
+                raise _NotExact
+            shown = frame.pts
+            if shown in missing:
+                missing.remove(shown)
+                pictures[shown] = fit(frame)
     if missing:
         raise _NotExact
 
