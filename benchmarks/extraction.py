@@ -5,7 +5,7 @@
 Digit stories, enlarged and stretched over 10 s, are written as mp4 files of 320 x 240 at 25 frames
 a second (x264 as it is by default: one key frame in 250). The plain loop opens file by file,
 decodes every frame, keeps 25 evenly spaced ones, scales them, describes that one video and appends
-the row. Both give rows of the same network. They alternate, in rounds of a second or two, and the
+the row. Both give rows of the same network. They alternate, in rounds of some seconds, and the
 best of each counts: work that nobody else on the machine disturbed.
 """
 
@@ -25,7 +25,7 @@ from vidhash_lab.videos.backbones import open_backbone
 from vidhash_lab.videos.extraction import extract, list_videos
 from vidhash_lab.videos.writing import write_video
 
-VIDEOS, ROUNDS, T = 30, 20, 25
+VIDEOS, ROUNDS, T = 120, 8, 25
 
 
 def write_films(folder):
