@@ -4,6 +4,7 @@ BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/solutions/*.ipynb))
 
 .PHONY: demo test pytest nbval lab notebooks book check format constraints clean clean-cache
+.NOTPARALLEL:  # nbval reads what pytest has run
 
 demo: .venv/installed  ## run notebook 00 and write its page
 	@$(BIN)/python -m vidhash_lab.runs notebooks/00_start_here.ipynb --folder build/demo
