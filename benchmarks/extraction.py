@@ -3,10 +3,10 @@
     python benchmarks/extraction.py
 
 Digit stories, enlarged and stretched over 10 s, are written as mp4 files of 320 x 240 at 25 frames
-a second (x264 as it is by default: one key frame in 250). The plain loop opens file by file,
-decodes every frame, keeps 25 evenly spaced ones, scales them, describes that one video and appends
-the row. Both give rows of the same network. They alternate, in rounds of some seconds, and the
-best of each counts: work that nobody else on the machine disturbed.
+a second (x264 as it is by default: some eight key frames a film, at changes of the picture). The
+plain loop opens file by file, decodes every frame, keeps 25 evenly spaced ones, scales them,
+describes that one video and appends the row. Both give rows of the same network. They alternate, in
+rounds of some seconds, and the best of each counts: work that nobody else on the machine disturbed.
 """
 
 import contextlib

@@ -73,6 +73,17 @@ def test_a_seek_that_goes_too_far_is_not_trusted(tmp_path, packets):
     assert np.array_equal(found.frames, truth.frames)
 
 
+def test_clocks_that_begin_anew_within_a_file_are_not_trusted(tmp_path, packets):
+    parts = [tmp_path / "one.ts", tmp_path / "two.ts"]  # two recordings, one after the other
+    for path, start in zip(parts, (0, 0.5)):
+        write_video(path, numbered(50), times=start + np.arange(50) / 25, **CODECS["x264.ts"])
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(path.read_bytes() for path in parts))
+    found, truth = (read_clip(joined, 10, SMALL, seek=seek) for seek in (True, False))
+    assert np.array_equal(found.frames, truth.frames)
+    assert np.allclose(found.times, truth.times) and found.seconds == truth.seconds
+
+
 def test_frames_are_those_on_screen_when_rates_vary(tmp_path, packets):
     path = tmp_path / "variable.mp4"
     # Eight frames in the first second, one that stands for three, eight in the last second.

@@ -16,7 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain, dropwhile, pairwise
+from itertools import accumulate, chain, dropwhile, pairwise
 from math import inf
 from pathlib import Path
 
@@ -239,6 +239,10 @@ def _list_packets(path, container):
         raise _NotExact
     # Frames shown before the first key frame depend on what was cut off: decoders leave them out.
     if times[0] < pts[0]:
+        raise _NotExact
+    # What comes before a key frame is shown before it, unless the clock begins anew in the file.
+    latest = list(accumulate(pts, max))
+    if any(pts[key] <= latest[key - 1] for key in keys[1:]):
         raise _NotExact
     # These formats may give the times of decoding, which only rise, for those of display.
     rises = container.format.name in DECODING_TIMES and list(pts) == sorted(pts)
